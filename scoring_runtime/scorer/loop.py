@@ -1,0 +1,288 @@
+"""The life of a scorer process: hello, load, ready, then frames of requests until the front closes the channel.
+
+An engine is any object with
+
+    info: Dict[str, Any]    what READY tells the front (JSON): at least "engine", "idempotent" and "headers"
+    score(requests: List[Request], outbox: Outbox) -> None
+
+`idempotent` true means that a request may be run again after a crash. `headers` is "none", "all" or a list of
+lower-case names: what the front is to put into the head of each request. `score` adds exactly one reply for each
+request to the outbox (`add`, or `stream` for a reply in pieces), in any order, and catches what user code raises.
+"""
+
+import codecs
+import io
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from itertools import repeat
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+from . import frames
+from .progress import Progress
+
+RECEIVE_BYTES = 262144
+FLUSH_AFTER_S = 0.001
+"""Replies wait for company this long, so that a slow run() is answered at once and quick ones share a write."""
+
+FLUSH_BYTES = 1 << 20
+"""Replies of this size together do not wait: a frame must stay far below its limit."""
+MAX_REPLY_BYTES = frames.MAX_PAYLOAD_BYTES - (1 << 24)
+
+EXIT_LOAD_FAILED = 1  # never 3 or 4: those would halt a process manager that reaps us
+
+
+class LoadError(Exception):
+    """The target cannot be served. The text names file, cause and cure; `traceback_text` is the user's, or empty."""
+
+    def __init__(self, message: str, traceback_text: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.traceback_text = traceback_text
+
+
+class ChannelClosedError(Exception):
+    """The front has closed the channel: nobody waits for replies any more."""
+
+
+class Outbox:
+    """Collects the replies of one frame and writes them when they are due."""
+
+    def __init__(self, channel: "Channel", progress: Optional[Progress]) -> None:
+        self._channel = channel
+        self._progress = progress
+        self._replies: List[Tuple[int, int, int, int, bytes, frames.Blob]] = []  # as frames.Reply
+        self._bytes = 0
+        self._frame_began = 0.0
+        self._flushed = 0.0
+
+    def open(self) -> None:
+        """A new frame was read: time counts from here."""
+        self._frame_began = self._flushed = time.perf_counter()
+
+    def begin(self, request_id: int) -> None:
+        """Called by engines that are not idempotent, before anything of the request runs."""
+        if self._progress is not None:
+            self._progress.mark(request_id)
+
+    def add(  # positional: this is the hot path
+        self, request_id: int, status: int, body: frames.Blob, head: bytes = b"", flags: int = 0, run_us: int = 0
+    ) -> None:
+        """Settle one request; FrameError, and nothing is added, when no frame can hold the body."""
+        size = len(body)
+        if size > MAX_REPLY_BYTES:
+            raise frames.FrameError("a reply of %d bytes is over the limit of %d" % (size, MAX_REPLY_BYTES))
+        self._replies.append((request_id, status, flags, min(run_us, frames.MAX_U32), head, body))
+        self._bytes += size
+        if self._bytes > FLUSH_BYTES:
+            self.flush()
+
+    def add_all(self, request_ids: Sequence[int], bodies: Sequence[bytes], run_us: int) -> None:
+        """Settle requests that ran together, each with status 200: 0.05 us for each of them, where add takes 0.3."""
+        size = sum(map(len, bodies))
+        if size > FLUSH_BYTES:
+            for request_id, body in zip(request_ids, bodies):
+                self.add(request_id, 200, body, run_us=run_us)
+            return
+        run_us = min(run_us, frames.MAX_U32)
+        self._replies.extend(zip(request_ids, repeat(200), repeat(0), repeat(run_us), repeat(b""), bodies))
+        self._bytes += size
+        if self._bytes > FLUSH_BYTES:
+            self.flush()
+
+    def stream(  # as add
+        self, request_id: int, status: int, head: bytes, flags: int, run_us: int, pieces: Iterator[bytes]
+    ) -> Optional[BaseException]:
+        """Settle one request piece by piece, each when the front asks for it; the pieces are not empty.
+
+        What is raised before there is a first piece is raised here, and nothing is settled. What is raised later breaks
+        the reply off and is returned.
+        """
+        piece = next(pieces, None)
+        if piece is None:
+            self.add(request_id, status, b"", head, flags, run_us)
+            return None
+        self.flush()
+        self.add(request_id, status, piece, head, flags | frames.FLAG_MORE, run_us)
+        self.flush()
+        try:
+            while self._channel.wants_more(request_id):
+                piece = next(pieces, None)
+                if piece is None:
+                    break
+                self.add(request_id, status, piece, flags=frames.FLAG_MORE)
+                self.flush()
+        except ChannelClosedError:
+            raise
+        except BaseException as error:  # SystemExit of user code included
+            self.add(request_id, status, b"", flags=frames.FLAG_ABORT)
+            self.flush()
+            return error
+        self.add(request_id, status, b"")
+        self.flush()
+        return None
+
+    def flush_if_due(self) -> None:
+        """Write what is there if the oldest of it has waited long enough."""
+        if self._replies and time.perf_counter() - self._flushed >= FLUSH_AFTER_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is there; the front knows by the count when the frame is settled."""
+        if not self._replies:
+            return
+        now = time.perf_counter()
+        busy_us = int((now - self._frame_began) * 1e6)
+        replies, self._replies = self._replies, []
+        self._bytes = 0
+        self._channel.send(frames.encode_replies(replies, busy_us))
+        self._flushed = now
+
+
+class Channel:
+    """The blocking end of the stream socket to the front."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._decoder = frames.Decoder()
+        self._waiting: List[frames.Frame] = []
+
+    def receive(self) -> Optional[frames.Frame]:
+        """The next frame; None when the front has closed the channel."""
+        while not self._waiting:
+            try:
+                data = self._socket.recv(RECEIVE_BYTES)
+            except ConnectionError:
+                return None
+            if not data:
+                return None
+            self._waiting = self._decoder.feed(data)
+        return self._waiting.pop(0)
+
+    def wants_more(self, request_id: int) -> bool:
+        """Wait until the front pulls the next piece of a reply (True) or cancels it (False).
+
+        Frames of other kinds keep their turn.
+        """
+        held: List[frames.Frame] = []
+        try:
+            while True:
+                frame = self.receive()
+                if frame is None:
+                    raise ChannelClosedError
+                if frame.kind not in (frames.PULL, frames.CANCEL):
+                    held.append(frame)
+                elif frames.decode_control(frame) == request_id:
+                    return frame.kind == frames.PULL
+        finally:
+            self._waiting[:0] = held
+
+    def send(self, pieces: List[frames.Blob]) -> None:
+        """Write a frame; ChannelClosedError when the front does not read any more."""
+        try:
+            self._send(pieces)
+        except ConnectionError:
+            raise ChannelClosedError from None
+
+    def _send(self, pieces: List[frames.Blob]) -> None:
+        if len(pieces) == 1:
+            self._socket.sendall(pieces[0])
+            return
+        # Small pieces travel as one write; large ones are not copied for that.
+        small: List[frames.Blob] = []
+        for piece in pieces:
+            if len(piece) <= 65536:
+                small.append(piece)
+            else:
+                self._socket.sendall(b"".join(small))
+                small = []
+                self._socket.sendall(piece)
+        if small:
+            self._socket.sendall(b"".join(small))
+
+
+def main(load: Callable[[Dict[str, Any]], Any], arguments: List[str]) -> int:
+    """Run a scorer: `load` turns the front's HELLO into an engine. Returns the exit code.
+
+    arguments: the descriptor of the channel and the descriptor of the progress file.
+    """
+    die_with_parent()
+    write_lines_at_once()
+    channel = Channel(_adopt_socket(int(arguments[0])))
+    progress = _adopt_progress(int(arguments[1]))
+    hello = channel.receive()
+    if hello is None:
+        return 0
+    try:
+        engine = load(frames.decode_json(hello))
+    except LoadError as error:
+        channel.send([frames.encode_json(frames.FATAL, {"message": error.message, "traceback": error.traceback_text})])
+        return EXIT_LOAD_FAILED
+    except BaseException as error:  # SystemExit of user code included: the front must hear why
+        message = "%s: %s" % (type(error).__name__, error)
+        channel.send([frames.encode_json(frames.FATAL, {"message": message, "traceback": traceback.format_exc()})])
+        return EXIT_LOAD_FAILED
+    channel.send([frames.encode_json(frames.READY, engine.info)])
+    serve(channel, engine, progress)
+    return 0
+
+
+def serve(channel: Channel, engine: Any, progress: Optional[Progress]) -> None:
+    """Answer frames until the front closes the channel."""
+    outbox = Outbox(channel, progress)
+    while True:
+        frame = channel.receive()
+        if frame is None:
+            return
+        if frame.kind in (frames.PULL, frames.CANCEL):
+            continue  # it crossed with the end of what it was about
+        outbox.open()
+        try:
+            engine.score(frames.decode_requests(frame), outbox)
+            outbox.flush()
+        except ChannelClosedError:
+            return
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when the front dies, even while user code holds the interpreter."""
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        import ctypes
+    except ImportError:  # an interpreter built without libffi: the closed channel still ends an idle scorer
+        return
+    parent = os.getppid()
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the call
+        os._exit(0)
+
+
+def write_lines_at_once() -> None:
+    """Make prints of user code reach the log when they happen, although stdout is no terminal, and whatever they hold.
+
+    Text is UTF-8 unless the locale says something else than ASCII, and never fails to be encoded.
+    """
+    old = sys.stdout
+    encoding = "utf-8" if codecs.lookup(old.encoding).name == "ascii" else old.encoding
+    if hasattr(old, "reconfigure"):
+        old.reconfigure(encoding=encoding, errors="backslashreplace", line_buffering=True)
+    else:  # Python 3.6
+        raw = old.detach()  # type: ignore[union-attr]
+        sys.stdout = sys.__stdout__ = io.TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=True)  # type: ignore[misc]
+
+
+def _adopt_socket(descriptor: int) -> socket.socket:
+    os.set_inheritable(descriptor, False)  # the user's subprocesses must not hold the channel open
+    # Python 3.6 does not find family and kind out by itself.
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=descriptor)
+
+
+def _adopt_progress(descriptor: int) -> Progress:
+    progress = Progress(descriptor)
+    os.close(descriptor)
+    return progress
