@@ -1,0 +1,1 @@
+"""The ONNX engine: a scorer process in the server's own interpreter."""

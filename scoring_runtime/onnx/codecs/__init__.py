@@ -1,0 +1,1 @@
+"""Request bodies to arrays, arrays to reply bodies."""

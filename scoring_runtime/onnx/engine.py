@@ -1,0 +1,214 @@
+"""The ONNX engine: decode, group by signature, stack, run, split, encode."""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from scoring_runtime.scorer.frames import FrameError, Request
+
+from . import batch, cpus
+from .codecs.json import JsonCodec, encode_error
+from .dtypes import BY_NAME, Array
+from .samples import SCALES, Guess, guesses
+from .session import VERSION, RunError, RunRefusedError, Session, open_session
+from .tensors import BadInputError, Output, Tensor, unequal_sizes
+
+LONGEST_SAMPLE_BYTES = 2048
+SEARCH_SECONDS = 10.0
+"""How long warm-up looks for inputs that the model accepts."""
+
+_RUN_FAILED = encode_error("the model failed on this request; the server's log says why")
+_log = logging.getLogger(__name__)
+
+
+class Outbox(Protocol):
+    """Where replies go: exactly one for each request."""
+
+    def add(self, request_id: int, status: int, body: bytes, *, run_us: int = ...) -> None: ...
+
+    def add_all(self, request_ids: Sequence[int], bodies: Sequence[bytes], run_us: int) -> None: ...
+
+    def flush_if_due(self) -> None: ...
+
+
+class Job(NamedTuple):
+    """A decoded request."""
+
+    id: int
+    arrays: tuple[Array, ...]
+    rows: int
+
+
+class Engine:
+    """One model, ready to score."""
+
+    def __init__(self, session: Session, name: str, max_batch_size: int, load_ms: float = 0.0) -> None:
+        self._session = session
+        self._codec = JsonCodec(session.inputs, session.outputs)
+        self._max_batch_size = max_batch_size
+        began = time.perf_counter()
+        guess = _find_sample(session)
+        self._why_not_batchable = _why_not_batchable(session, guess)
+        self.info: dict[str, Any] = {
+            "engine": "onnx",
+            "idempotent": True,
+            "headers": "none",
+            "name": name,
+            "inputs": [_describe(tensor) for tensor in session.inputs],
+            "outputs": [_describe(output) for output in session.outputs],
+            "batchable": self._why_not_batchable is None,
+            "why_not_batchable": self._why_not_batchable,
+            "tolerance": asdict(tolerance) if (tolerance := BY_NAME["float32"].tolerance) else None,
+            "providers": session.providers,
+            "threads": session.threads,
+            "onnxruntime": VERSION,
+            "load_ms": round(load_ms, 1),
+            "warm_up_ms": round((time.perf_counter() - began) * 1000, 1),
+            "sample": self._example(guess),
+        }
+
+    def score(self, requests: Sequence[Request], outbox: Outbox) -> None:
+        """Answer every request, each by itself: what is wrong with one never shows in another."""
+        if len(requests) > 1 and self._why_not_batchable is None:
+            together = self._codec.decode_together([request.body for request in requests])
+            if together is not None:
+                self._answer_stacked([request.id for request in requests], *together, outbox)
+                return
+        groups: dict[batch.Signature, list[Job]] = {}
+        alone: list[Job] = []
+        batchable = self._why_not_batchable is None
+        for request in requests:
+            try:
+                arrays = self._codec.decode(request.body)
+            except BadInputError as error:
+                outbox.add(request.id, 400, encode_error(str(error)))
+                continue
+            signature = batch.signature(arrays) if batchable else None
+            if signature is None:
+                alone.append(Job(request.id, arrays, 1))
+            else:
+                groups.setdefault(signature, []).append(Job(request.id, arrays, len(arrays[0])))
+        for group in groups.values():
+            for part in batch.chunks([job.rows for job in group], self._max_batch_size):
+                self._answer(group[part], outbox)
+        for job in alone:
+            self._answer([job], outbox)
+
+    def _answer_stacked(self, ids: list[int], arrays: list[Array], rows: list[int], outbox: Outbox) -> None:
+        """Run what is stacked already, in runs of at most so many rows; what fails is run again, each by itself."""
+        parts = list(batch.chunks(rows, self._max_batch_size))
+        first_row = 0
+        for part in parts:
+            last_row = first_row + sum(rows[part])
+            stacked = arrays if len(parts) == 1 else [array[first_row:last_row] for array in arrays]
+            first_row = last_row
+            try:
+                self._run_together(ids[part], stacked, rows[part], outbox)
+            except (RunError, batch.RowsError):
+                for number, job in zip(ids[part], batch.split(stacked, rows[part]), strict=True):
+                    self._answer_alone(Job(number, tuple(job), len(job[0])), outbox)
+
+    def _answer(self, jobs: Sequence[Job], outbox: Outbox) -> None:
+        """Run jobs as one; if that fails, each by itself."""
+        if len(jobs) == 1:
+            self._answer_alone(jobs[0], outbox)
+            return
+        try:
+            arrays = batch.stack([job.arrays for job in jobs])
+            self._run_together([job.id for job in jobs], arrays, [job.rows for job in jobs], outbox)
+        except (RunError, batch.RowsError):
+            for job in jobs:
+                self._answer_alone(job, outbox)
+
+    def _run_together(self, ids: Sequence[int], arrays: Sequence[Array], rows: Sequence[int], outbox: Outbox) -> None:
+        """One run, and its rows to whom they belong; RunError or RowsError when nothing was answered."""
+        began = time.perf_counter()
+        outputs = self._session.run(arrays)
+        run_us = int((time.perf_counter() - began) * 1e6)
+        batch.check_rows(outputs, sum(rows))
+        bodies = self._codec.encode_apart(outputs, rows)
+        if bodies is None:
+            bodies = [self._codec.encode(part) for part in batch.split(outputs, rows)]
+        outbox.add_all(ids, bodies, run_us)
+        outbox.flush_if_due()
+
+    def _answer_alone(self, job: Job, outbox: Outbox) -> None:
+        began = time.perf_counter()
+        try:
+            outputs = self._session.run(job.arrays)
+        except RunRefusedError as error:
+            outbox.add(job.id, 400, encode_error(f"the model refuses the inputs: {error}"))
+        except RunError as error:
+            unequal = unequal_sizes(self._session.inputs, job.arrays)
+            if unequal is not None:
+                outbox.add(job.id, 400, encode_error(f"the inputs do not fit together: {unequal}"))
+            else:
+                _log.error("the model failed on a request: %s", error)
+                outbox.add(job.id, 500, _RUN_FAILED)
+        else:
+            run_us = int((time.perf_counter() - began) * 1e6)
+            self._settle(job.id, outputs, run_us, outbox)
+        outbox.flush_if_due()
+
+    def _settle(self, request_id: int, outputs: Sequence[Any], run_us: int, outbox: Outbox) -> None:
+        try:
+            outbox.add(request_id, 200, self._codec.encode(outputs), run_us=run_us)
+        except FrameError as error:  # too large for any frame
+            outbox.add(request_id, 500, encode_error(f"the answer cannot be sent: {error}"), run_us=run_us)
+
+    def _example(self, guess: Guess | None) -> Any:
+        if guess is None:
+            return None
+        arrays = guess.make(1, seed=1)
+        body = self._codec.encode_request(arrays)
+        return None if len(body) > LONGEST_SAMPLE_BYTES else json.loads(body)
+
+
+def load(hello: dict[str, Any]) -> Engine:
+    """The engine that the front's HELLO asks for; LoadError when the model cannot be served."""
+    logging.basicConfig(level=hello.get("log_level", "info").upper(), format="%(levelname)s %(name)s: %(message)s")
+    threads = cpus.threads(hello.get("threads", 0), hello.get("scorers", 1), cpus.by_affinity(), cpus.quota())
+    path = Path(hello["target"])
+    began = time.perf_counter()
+    session = open_session(path, threads)
+    load_ms = (time.perf_counter() - began) * 1000
+    return Engine(session, hello.get("name") or path.stem, hello.get("max_batch_size", 128), load_ms)
+
+
+def _describe(output: Output) -> dict[str, Any]:
+    if isinstance(output, Tensor):
+        shape = None if output.shape is None else list(output.shape)
+        return {"name": output.name, "dtype": output.dtype.name, "shape": shape}
+    return {"name": output.name, "dtype": output.type, "shape": None}
+
+
+def _find_sample(session: Session) -> Guess | None:
+    """A way to fill the inputs that the model accepts. This is the warm-up as well: it makes the model run."""
+    began = time.perf_counter()
+    for guess in guesses(session.inputs):
+        try:
+            session.run(guess.make(1, seed=1))
+        except RunError as error:
+            _log.debug("warm-up: %s does not run: %s", guess, error)
+            if time.perf_counter() - began > SEARCH_SECONDS:
+                return None
+        else:
+            return guess
+    return None
+
+
+def _why_not_batchable(session: Session, guess: Guess | None) -> str | None:
+    why = batch.why_not_declared(session.inputs, session.outputs)
+    if why is not None:
+        return why
+    if guess is None or not guess.varied:
+        return "warm-up found no inputs that the model accepts, so that nothing is proved"
+    try:
+        samples = [guess.make(rows, rows, scale) for rows, scale in enumerate(SCALES, start=1)]
+        return batch.why_not_proved(session.run, samples, session.outputs)
+    except RunError as error:
+        return f"samples of several rows do not run: {error}"
