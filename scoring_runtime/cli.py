@@ -1,0 +1,106 @@
+"""The command line: serve | check. Parses, calls, prints; decides nothing."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from . import __version__, sealing, settings, target
+from .errors import StartError, UsageError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns or raises SystemExit with the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sealing.restart_isolated(given)
+    try:
+        parsed = _parser().parse_args(given)
+        command = {"serve": _serve, "check": _check}[parsed.command]
+        return command(parsed)
+    except StartError as error:
+        sys.stdout.flush()
+        print(f"scoring-runtime: error: {error.message}", file=sys.stderr)
+        traceback = getattr(error, "traceback", "")
+        if traceback:
+            print(f"\n{traceback.rstrip()}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    environ = sealing.seal_environment()
+    chosen = _settings(parsed, environ)
+    found = target.find(parsed.target or chosen.entry_script)
+
+    from .front import app  # gunicorn must not be imported before the environment is sealed
+    from .pool import launch
+    from .telemetry import log
+
+    plan = launch.plan(found, chosen, environ)
+    log.configure(chosen.log_level)
+    log.banner(found, chosen, plan.arguments[0])
+    app.run(chosen, plan)
+
+
+def _check(parsed: argparse.Namespace) -> int:
+    environ = sealing.seal_environment()
+    chosen = _settings(parsed, environ)
+    found = target.find(parsed.target or chosen.entry_script)
+
+    from .pool import launch, probe
+    from .report import render
+
+    info = probe.probe(launch.plan(found, chosen, environ), chosen.start_timeout_s)
+    print(render(found, info))
+    return 0
+
+
+def _settings(parsed: argparse.Namespace, environ: dict[str, str]) -> settings.Settings:
+    flags = {name: getattr(parsed, name) for name in settings.ROWS if getattr(parsed, name, None) is not None}
+    return settings.load(flags, environ, parsed.config_file)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with our exit code and our way of saying what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}. Try `{self.prog} --help`.")
+
+
+class _ParseFlag(argparse.Action):
+    """Checks a flag with its row of the settings table."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, option: Any = None
+    ) -> None:
+        try:
+            setattr(namespace, self.dest, settings.parse_flag(self.dest, value))
+        except ValueError as error:
+            raise UsageError(f"{option} {value}: {error}. Try `{parser.prog} --help`.") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="scoring-runtime", description="Serve a score.py or an ONNX model over HTTP.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"scoring-runtime {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    for name, text in (
+        ("serve", "serve a target until told to stop"),
+        ("check", "load a target, warm it, and say what it is"),
+    ):
+        command = commands.add_parser(name, help=text, description=text.capitalize() + ".", allow_abbrev=False)
+        command.add_argument(
+            "target", nargs="?", metavar="TARGET", help="a score.py, an .onnx file, or a folder with one of them"
+        )
+        command.add_argument("--config-file", metavar="F", help="a JSON file of settings")
+        for setting, row in settings.ROWS.items():
+            command.add_argument(
+                settings.flag(setting),
+                dest=setting,
+                action=_ParseFlag,
+                metavar=row.metavar,
+                help=f"{row.help} [{', '.join(row.env)}]",
+            )
+    return parser

@@ -1,0 +1,95 @@
+"""The gunicorn application. Its configuration comes from our settings alone: no file, no variable, no argument of its own."""
+
+import socket
+import sys
+import tempfile
+from typing import NoReturn
+
+from gunicorn.app.base import BaseApplication
+
+from ..errors import AddressError
+from ..pool.launch import LaunchPlan
+from ..settings import Settings
+from ..telemetry.log import ArbiterLogger
+
+HEARTBEAT_TIMEOUT_S = 30
+"""A front whose loop has not turned for this long is killed and started anew."""
+
+
+class BootReport:
+    """Why the first start failed: written by the worker, printed by the master when all else has been said."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - inherited by the worker
+
+    def write(self, text: str) -> None:
+        """From the worker."""
+        self._file.write(text)
+        self._file.flush()
+
+    def print(self) -> None:
+        """In the master, at its very end."""
+        self._file.seek(0)
+        text = self._file.read()
+        if text:
+            sys.stdout.flush()
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+
+class FrontApplication(BaseApplication):  # type: ignore[misc]
+    """What gunicorn's arbiter runs: one worker of our class."""
+
+    def __init__(self, settings: Settings, plan: LaunchPlan) -> None:
+        self.settings = settings
+        self.plan = plan
+        self.boot_report = BootReport()
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings = self.settings
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        for name, value in {
+            "bind": [f"{host}:{settings.port}"],
+            "workers": 1,
+            "worker_class": "scoring_runtime.front.worker.FrontWorker",
+            "logger_class": ArbiterLogger,
+            "loglevel": settings.log_level,
+            "timeout": HEARTBEAT_TIMEOUT_S,
+            "graceful_timeout": int(settings.drain_grace_s + settings.drain_timeout_s) + 5,
+            "control_socket_disable": True,
+            "proc_name": "scoring-runtime",
+            "on_exit": lambda _arbiter: self.boot_report.print(),
+        }.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> None:
+        """No WSGI application: the worker class is all there is."""
+
+
+def run(settings: Settings, plan: LaunchPlan) -> NoReturn:
+    """Serve until told to end; exits the process. AddressError when the port cannot be had."""
+    check_address(settings.host, settings.port)
+    FrontApplication(settings, plan).run()
+    raise SystemExit(0)
+
+
+def check_address(host: str, port: int) -> None:
+    """Bind and let go: gunicorn would try for five seconds and then say less."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise AddressError(
+            f"--host {host}: no such address: {error.strerror}. Use 127.0.0.1, or 0.0.0.0 for all."
+        ) from None
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise AddressError(
+                f"cannot listen on {host} port {port}: {error.strerror}. "
+                "Stop what is using it, or choose another one with --port."
+            ) from None

@@ -1,0 +1,387 @@
+"""One HTTP/1.1 connection: bytes in, exchanges out, answers back in order.
+
+Limits hold while bytes come in, not after. A connection waits for its client in one of five phases, each with a deadline
+that the server's sweep checks:
+
+    IDLE    between requests            closed without a word
+    HEAD    a request's head is coming  408
+    BODY    a request's body is coming  408; the deadline moves on with what arrives, at a least rate
+    BUSY    the server works            none: the scorer has its own deadline
+    LINGER  refused, reading to the end so that the client can read why    closed
+"""
+
+import asyncio
+import enum
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
+
+import httptools
+
+from ..errors import (
+    BadRequest,
+    BodyTooLarge,
+    CodingNotImplemented,
+    HeadTooLarge,
+    Overloaded,
+    RequestError,
+    RequestTimeout,
+    TargetTooLong,
+    VersionNotSupported,
+)
+from . import messages
+from .exchange import NO_HEAD, Exchange, RequestHead
+
+if TYPE_CHECKING:
+    from .server import Server
+
+MAX_PIPELINED = 16
+"""Requests of one connection that are worked on at a time; those behind them wait in the connection."""
+
+LEAST_BYTES_PER_S = 4096
+"""A body, or an answer, that moves slower than this for longer than the timeout is given up."""
+
+LINGER_S = 2.0
+
+
+class Phase(enum.StrEnum):
+    """What the connection waits for."""
+
+    IDLE = "idle"
+    HEAD = "head"
+    BODY = "body"
+    BUSY = "busy"
+    LINGER = "linger"
+
+
+IDLE, HEAD, BODY, BUSY, LINGER = Phase
+NEVER = float("inf")
+
+MAX_KNOWN_HEADS = 512
+MAX_KNOWN_HEAD_BYTES = 4096
+
+
+_CHECKED = {name.encode(): name for name in ("content-length", "transfer-encoding", "expect", "upgrade")}
+"""Header fields that change how the message is read."""
+
+
+class Connection(asyncio.Protocol):
+    """The protocol object of one client connection."""
+
+    def __init__(self, server: "Server") -> None:
+        # The server's, for the life of the connection
+        self.server = server
+        self.settings = server.settings
+
+        # The connection's
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.peer = ""
+        self.parser = httptools.HttpRequestParser(self)
+        self.phase = IDLE
+        self.phase_began = server.now
+        self.exchanges: deque[Exchange] = deque()  # in the order of their requests; the first is answered first
+        self.held: deque[Exchange] = deque()  # the last of them, not begun yet
+        self.reading = True
+        self.write_stalled_at = NEVER
+        self.write_backlog_bytes = 0
+
+        # The request's that is coming in
+        self.target = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.head_bytes = 0
+        self.fed_bytes = 0
+        self.plain_head = False
+        self.body: list[bytes] = []
+        self.body_bytes = 0
+        self.refusal: RequestError | None = None
+
+    # The transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0] if isinstance(peer, tuple) else ""
+        refusal = self.server.connection_opened(self)
+        if refusal is not None:
+            self._refuse(refusal)
+
+    def data_received(self, data: bytes) -> None:
+        # A client that keeps its connection sends the same head again and again. Between messages, bytes that were
+        # parsed before mean what they meant before: 0.4 us instead of the parser's 3.5 us of callbacks.
+        phase = self.phase
+        if phase is IDLE:
+            end = data.find(b"\r\n\r\n")
+            server = self.server
+            head = server.known_heads.get(data[:end])
+            if head is not None and len(data) - end - 4 == head.content_length:
+                self.phase = BUSY
+                exchange = Exchange(self, head, data[end + 4 :])
+                self.exchanges.append(exchange)
+                head.handler(server, exchange)
+                return
+            self._feed(data)
+            if self.phase is not HEAD and self.plain_head:
+                self._learn(data, end)
+        elif phase is not LINGER:
+            self._feed(data)
+            if phase is HEAD and self.phase is HEAD:
+                # The parser keeps an unfinished field to itself: count what it was fed.
+                self.fed_bytes += len(data)
+                if self.fed_bytes > self.settings.max_head_bytes + self.settings.max_target_bytes:
+                    self._refuse(self._head_too_large())
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data, upgrade)
+        except httptools.HttpParserError as error:
+            self._refuse(self.refusal or _explain(error))
+
+    def _learn(self, data: bytes, end: int) -> None:
+        """`data` was exactly one message: remember what its head means."""
+        if len(self.exchanges) != 1 or not 0 < end <= MAX_KNOWN_HEAD_BYTES:
+            return
+        exchange = self.exchanges[0]
+        if exchange.body != data[end + 4 :]:
+            return
+        known_heads = self.server.known_heads
+        if len(known_heads) >= MAX_KNOWN_HEADS:
+            known_heads.clear()
+        exchange.request.content_length = len(exchange.body)
+        known_heads[data[:end]] = exchange.request
+
+    def eof_received(self) -> bool:
+        return False  # close: a client that can send no more is taken to have gone
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.server.connection_closed(self)
+        for exchange in self.exchanges:
+            self.server.cancel(exchange)
+        self.exchanges.clear()
+        self.held.clear()
+        self.body = []
+
+    def pause_writing(self) -> None:
+        self.write_stalled_at = self.server.now
+        self.write_backlog_bytes = self.transport.get_write_buffer_size()
+        self._update_reading()
+
+    def resume_writing(self) -> None:
+        self.write_stalled_at = NEVER
+        self._update_reading()
+
+    # The parser's side
+
+    def on_message_begin(self) -> None:
+        if self.phase is LINGER:
+            return
+        self._enter(HEAD)
+        self.target = b""
+        self.headers = []
+        self.head_bytes = 0
+        self.fed_bytes = 0
+        self.plain_head = False
+        self.body = []
+        self.body_bytes = 0
+
+    def on_url(self, piece: bytes) -> None:
+        self.target += piece
+        if len(self.target) > self.settings.max_target_bytes:
+            limit = self.settings.max_target_bytes
+            self._stop(TargetTooLong(f"The request target is longer than {limit} bytes."))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value))
+        self.head_bytes += len(name) + len(value) + 4
+        if self.head_bytes > self.settings.max_head_bytes or len(self.headers) > self.settings.max_head_fields:
+            self._stop(self._head_too_large())
+
+    def on_headers_complete(self) -> None:
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            self._stop(VersionNotSupported(f"HTTP/{version} is not supported. Use HTTP/1.1."))
+        self.plain_head = True
+        expects = False
+        for name, value in self.headers:
+            known = _CHECKED.get(name.lower())
+            if known is None:
+                continue
+            if known == "content-length":
+                # The parser has checked that it is one number.
+                if int(value) > self.settings.max_body_bytes:
+                    self._stop(self._body_too_large())
+                continue
+            self.plain_head = False
+            if known == "transfer-encoding" and value.lower() != b"chunked":
+                coding = value.decode("latin-1")
+                self._stop(CodingNotImplemented(f"Transfer coding {coding!r} is not supported. Use chunked."))
+            elif known == "expect":
+                expects = value.lower() == b"100-continue" and version == "1.1"
+        self._enter(BODY)
+        if expects and not self.exchanges:
+            self.transport.write(messages.CONTINUE)
+
+    def on_body(self, piece: bytes) -> None:
+        self.body.append(piece)
+        self.body_bytes += len(piece)
+        if self.body_bytes > self.settings.max_body_bytes:
+            self._stop(self._body_too_large())
+
+    def on_message_complete(self) -> None:
+        if self.phase is LINGER:
+            return
+        self.phase = BUSY
+        parser = self.parser
+        http_10 = parser.get_http_version() == "1.0"
+        head = RequestHead(parser.get_method(), self.target, self.headers, http_10, parser.should_keep_alive())
+        body = self.body
+        exchange = Exchange(self, head, b"" if not body else body[0] if len(body) == 1 else b"".join(body))
+        self.body = []
+        self.exchanges.append(exchange)
+        if len(self.exchanges) > MAX_PIPELINED:
+            self.held.append(exchange)
+            self._update_reading()
+        else:
+            self.server.begin(exchange)
+
+    # The exchanges' side
+
+    def answer(self, exchange: Exchange, response: bytes | list[Any]) -> None:
+        """An exchange has its response: write it when it is its turn. Pieces in a list are written as they are."""
+        exchanges = self.exchanges
+        if len(exchanges) == 1 and exchange.keep_alive and type(response) is bytes:  # no pipelining: nearly always
+            exchanges.popleft()
+            self.transport.write(response)
+            if self.phase is BUSY:
+                self.phase = IDLE
+                self.phase_began = self.server.now
+        else:
+            exchange.response = response
+            self._write_due()
+
+    def _write_due(self) -> None:
+        """Write the responses that are there, in the order of the requests."""
+        exchanges = self.exchanges
+        while exchanges:
+            exchange = exchanges[0]
+            response = exchange.response
+            if response is None:
+                return
+            exchanges.popleft()
+            if type(response) is bytes:
+                self.transport.write(response)
+            else:
+                self.transport.writelines(cast(list[Any], response))
+            if not exchange.keep_alive:
+                self._finish()
+                return
+            if self.held:
+                begun = self.held.popleft()
+                self._update_reading()
+                self.server.begin(begun)
+        if self.phase is BUSY:
+            self._enter(IDLE)
+
+    def close_when_idle(self) -> None:
+        """The server drains: close now if nothing is under way, otherwise after the next answer."""
+        if not self.exchanges and self.phase in (IDLE, LINGER):
+            self.transport.close()
+
+    def check_deadline(self, now: float) -> None:
+        """Called by the server's sweep."""
+        settings = self.settings
+        if now - self.write_stalled_at > settings.body_timeout_s:
+            backlog_bytes = self.transport.get_write_buffer_size()
+            read_bytes = self.write_backlog_bytes - backlog_bytes
+            if read_bytes < LEAST_BYTES_PER_S * settings.body_timeout_s:
+                self.transport.abort()
+                return
+            self.write_stalled_at = now
+            self.write_backlog_bytes = backlog_bytes
+        passed_s = now - self.phase_began
+        if self.phase is IDLE:
+            if passed_s > settings.keepalive_timeout_s:
+                self.transport.close()
+        elif self.phase is HEAD:
+            if passed_s > settings.head_timeout_s:
+                self._refuse(RequestTimeout(f"The request head did not arrive within {settings.head_timeout_s:g} s."))
+        elif self.phase is BODY:
+            allowed_s = settings.body_timeout_s + self.body_bytes / LEAST_BYTES_PER_S
+            if passed_s > allowed_s:
+                self._refuse(RequestTimeout(f"The request body did not arrive within {allowed_s:.0f} s."))
+        elif self.phase is LINGER and passed_s > LINGER_S and not self.exchanges:
+            self.transport.close()
+
+    # Inside
+
+    def _stop(self, refusal: RequestError) -> None:
+        """Leave the parser: what follows is not read. httptools hands the exception back from feed_data."""
+        self.refusal = refusal
+        raise refusal
+
+    def _refuse(self, refusal: RequestError) -> None:
+        """Answer with an error, in order, and let nothing follow."""
+        self.refusal = refusal
+        self._enter(LINGER)
+        self.body = []
+        exchange = Exchange(self, NO_HEAD, b"")
+        self.exchanges.append(exchange)
+        exchange.fail(refusal)
+
+    def _finish(self) -> None:
+        """The last answer is written: close, but let a client that is still sending read it first."""
+        for late in self.exchanges:
+            self.server.cancel(late)
+        self.exchanges.clear()
+        self.held.clear()
+        if self.refusal is None:
+            self.transport.close()
+            return
+        self._enter(LINGER)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self.phase_began = self.server.now
+
+    def _update_reading(self) -> None:
+        """Read only while answers flow and no more requests wait than are worked on."""
+        wanted = self.write_stalled_at == NEVER and not self.held
+        if wanted != self.reading and not self.transport.is_closing():
+            self.reading = wanted
+            if wanted:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
+
+    def _ignore_upgrade(self, data: bytes, upgrade: Exception) -> None:
+        """An upgrade is an offer: the request before it is answered as it is, and HTTP/1.1 goes on."""
+        self.parser = httptools.HttpRequestParser(self)
+        rest = data[upgrade.args[0] :]
+        if rest:
+            self.data_received(rest)
+
+    def _head_too_large(self) -> HeadTooLarge:
+        settings = self.settings
+        return HeadTooLarge(
+            f"The request has more than {settings.max_head_fields} header fields or "
+            f"more than {settings.max_head_bytes} bytes of them."
+        )
+
+    def _body_too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"The request body is larger than {self.settings.max_body_bytes} bytes.")
+
+
+def _explain(error: Exception) -> RequestError:
+    """What the client reads about bytes that are no request."""
+    if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(error.__context__, RequestError):
+        raise error  # a bug of ours: the loop's exception handler has the traceback
+    if "Invalid HTTP version" in str(error):
+        return VersionNotSupported("The HTTP version is not supported. Use HTTP/1.1.")
+    return BadRequest(f"The request is not valid HTTP/1.1: {error}.")
+
+
+def overloaded(limit: int) -> Overloaded:
+    """The refusal of a connection over the limit."""
+    return Overloaded(f"The server has {limit} connections open and takes no more.", 1)

@@ -1,0 +1,108 @@
+"""The control plane: a small Flask application in a thread of its own. It has no state; each call brings a snapshot."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.test import create_environ, run_wsgi_app
+
+from .. import __version__
+from ..errors import InternalError
+from ..telemetry import metrics as telemetry
+from .exchange import Exchange
+
+if TYPE_CHECKING:
+    from .server import Server
+
+_SNAPSHOT = "scoring_runtime.snapshot"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the control plane may know, taken on the event loop."""
+
+    ready: bool
+    info: dict[str, Any]
+    metrics: telemetry.Metrics
+    gauges: dict[str, tuple[str, float]]
+
+
+class ControlPlane:
+    """Runs the Flask application off the event loop, one request at a time."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, "control")
+        self._application = build()
+
+    def call(self, snapshot: Snapshot, exchange: Exchange) -> "asyncio.Future[tuple[int, bytes, bytes, bytes]]":
+        """Status, body, content type and further header lines of the answer, some time later."""
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(
+            self._executor, self._call, snapshot, exchange.request.method, exchange.request.target
+        )
+
+    def close(self) -> None:
+        """Take no more calls."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _call(self, snapshot: Snapshot, method: bytes, target: bytes) -> tuple[int, bytes, bytes, bytes]:
+        environ = create_environ(target.decode("latin-1"), method=method.decode())
+        environ[_SNAPSHOT] = snapshot
+        pieces, status, headers = run_wsgi_app(self._application, environ, buffered=True)
+        lines = b"".join(
+            f"{name}: {value}\r\n".encode("latin-1")
+            for name, value in headers
+            if name.lower() not in ("content-type", "content-length")
+        )
+        return int(status.split()[0]), b"".join(pieces), headers.get("Content-Type", "").encode("latin-1"), lines
+
+
+def answer(server: "Server", exchange: Exchange) -> None:
+    """The handler of every control-plane route."""
+    call = server.control.call(server.snapshot(), exchange)
+    call.add_done_callback(lambda done: _respond(exchange, done))
+
+
+def _respond(exchange: Exchange, call: "asyncio.Future[tuple[int, bytes, bytes, bytes]]") -> None:
+    if call.cancelled():
+        exchange.fail(InternalError("The server is closing."))
+        return
+    error = call.exception()
+    if error is not None:
+        exchange.fail(InternalError("An unexpected internal error occurred. Check the logs for more info."))
+        raise error  # to the loop's exception handler, with its traceback
+    exchange.respond(*call.result())
+
+
+def build() -> Flask:
+    """The Flask application."""
+    application = Flask("scoring_runtime", static_folder=None)
+
+    def snapshot() -> Snapshot:
+        taken: Snapshot = request.environ[_SNAPSHOT]
+        return taken
+
+    @application.get("/metrics")
+    def metrics() -> Response:
+        taken = snapshot()
+        return Response(telemetry.render(taken.metrics, taken.gauges), content_type=telemetry.CONTENT_TYPE)
+
+    @application.get("/v2")
+    def server_metadata() -> Response:
+        return jsonify(name="scoring-runtime", version=__version__, extensions=[])
+
+    @application.get("/v2/models/<name>")
+    def model_metadata(name: str) -> tuple[Response, int] | Response:
+        info = snapshot().info
+        if not info or info.get("name") != name:
+            return jsonify(message=f"No model {name!r} is loaded."), 404
+        return jsonify({key: info[key] for key in ("name", "engine", "inputs", "outputs", "batchable") if key in info})
+
+    @application.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> tuple[Response, int]:
+        return jsonify(message=error.description), error.code or 500
+
+    return application

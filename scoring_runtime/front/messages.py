@@ -1,0 +1,80 @@
+"""Requests as they came in and responses as they go out. Prebuilt where it is the same every time."""
+
+import json
+from email.utils import formatdate
+from http import HTTPStatus
+
+from ..errors import MethodNotAllowed, Overloaded, RequestError
+
+JSON = b"application/json"
+HTML = b"text/html; charset=utf-8"
+TEXT = b"text/plain; charset=utf-8"
+
+STATUS_LINES: dict[int, bytes] = {
+    int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+SHORT_LENGTHS = 4096
+LENGTH_ENDS = tuple(b"%d\r\n\r\n" % size for size in range(SHORT_LENGTHS))
+"""The end of a head whose last line is Content-Length, by length: formatting the number costs 0.2 us."""
+
+_WITHOUT_BODY = frozenset((204, 304))
+
+
+def status_line(status: int) -> bytes:
+    """The status line, for numbers that have no name as well."""
+    return STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
+
+
+class Stamp:
+    """The header lines that every response of one second shares. `refresh` is to be called once a second."""
+
+    def __init__(self) -> None:
+        self.lines = b""
+        self.json_200 = b""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take the present time of day."""
+        self.lines = b"Server: scoring-runtime\r\nDate: %b\r\n" % formatdate(usegmt=True).encode()
+        self.json_200 = STATUS_LINES[200] + self.lines + b"Content-Type: application/json\r\nContent-Length: "
+
+
+def encode_head(
+    stamp: Stamp, status: int, content_type: bytes, content_length: int, extra_lines: bytes, connection: bytes
+) -> bytes:
+    """A response's head, up to and with the empty line.
+
+    `extra_lines` are whole header lines, each ended by CRLF; `connection` is the value of that header, or empty.
+    """
+    pieces = [status_line(status), stamp.lines]
+    if content_type:
+        pieces.append(b"Content-Type: %b\r\n" % content_type)
+    if status not in _WITHOUT_BODY:
+        pieces.append(b"Content-Length: %d\r\n" % content_length)
+    if extra_lines:
+        pieces.append(extra_lines)
+    if connection:
+        pieces.append(b"Connection: %b\r\n" % connection)
+    pieces.append(b"\r\n")
+    return b"".join(pieces)
+
+
+def has_body(status: int) -> bool:
+    """Whether a response of this status carries a body at all."""
+    return status not in _WITHOUT_BODY
+
+
+def error_body(error: RequestError) -> bytes:
+    """What the client reads about an error."""
+    return json.dumps({"message": error.message}).encode()
+
+
+def error_lines(error: RequestError) -> bytes:
+    """The header lines that an error brings along."""
+    if isinstance(error, Overloaded):
+        return b"Retry-After: %d\r\n" % error.retry_after_s
+    if isinstance(error, MethodNotAllowed):
+        return b"Allow: %b\r\n" % error.allow.encode()
+    return b""

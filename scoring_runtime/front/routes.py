@@ -1,0 +1,82 @@
+"""The whole HTTP surface, on one screen."""
+
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from ..errors import MethodNotAllowed, NotFound
+from . import control, messages, probes, scoring
+from .exchange import Exchange, Handler
+
+if TYPE_CHECKING:
+    from .server import Server
+
+
+class Route(NamedTuple):
+    """Who answers which methods on a path. Handlers return at once and answer now or later."""
+
+    methods: tuple[bytes, ...]
+    handler: Handler
+
+
+_READ = (b"GET", b"HEAD", b"OPTIONS")
+
+ROUTES: dict[bytes, Route] = {
+    # answered on the event loop: they never wait for a thread or a model
+    b"/score": Route((b"POST", b"GET", b"OPTIONS", b"HEAD"), scoring.score),
+    b"/": Route(_READ, probes.alive),
+    b"/livez": Route(_READ, probes.alive),
+    b"/readyz": Route(_READ, probes.ready),
+    b"/startupz": Route(_READ, probes.started),
+    # answered by the control plane, in a thread
+    b"/metrics": Route(_READ, control.answer),
+    b"/v2": Route(_READ, control.answer),
+}
+BELOW: dict[bytes, Route] = {
+    b"/v2/models/": Route(_READ, control.answer),
+}
+"""Routes for everything whose path begins so."""
+
+
+def find(method: bytes, target: bytes) -> Handler:
+    """Who answers a request: its route's handler, or one that says 404 or 405, or what OPTIONS are."""
+    route = ROUTES.get(target) or _by_path(_path(target))
+    if route is None:
+        return _not_found
+    if method not in route.methods:
+        return _refuse_method(route)
+    if method == b"OPTIONS" and route.handler is not scoring.score:
+        return _list_methods(route)
+    return route.handler
+
+
+def _not_found(_server: "Server", exchange: Exchange) -> None:
+    exchange.fail(
+        NotFound(
+            "The requested URL was not found on the server. "
+            "If you entered the URL manually please check your spelling and try again."
+        )
+    )
+
+
+def _refuse_method(route: Route) -> Handler:
+    allow = b", ".join(route.methods).decode()
+    return lambda _, exchange: exchange.fail(MethodNotAllowed(allow))
+
+
+def _list_methods(route: Route) -> Handler:
+    allow = b"Allow: %b\r\n" % b", ".join(route.methods)
+    return lambda _, exchange: exchange.respond(200, b"", messages.HTML, allow)
+
+
+def _by_path(path: bytes) -> Route | None:
+    return ROUTES.get(path) or next((route for prefix, route in BELOW.items() if path.startswith(prefix)), None)
+
+
+def _path(target: bytes) -> bytes:
+    """The path of a request target: no query, no authority, decoded, leading slashes collapsed."""
+    if target.startswith((b"http://", b"https://")):
+        _, _, target = target.partition(b"://")
+        _, slash, rest = target.partition(b"/")
+        target = slash + rest or b"/"
+    path = unquote_to_bytes(target.partition(b"?")[0])
+    return b"/" + path.lstrip(b"/") if path.startswith(b"//") else path

@@ -1,0 +1,212 @@
+"""The front itself: what is alive between the first connection and the last answer."""
+
+import asyncio
+import contextlib
+import logging
+import resource
+import socket
+from collections.abc import Callable
+
+from ..errors import Overloaded, ScorerStartError
+from ..pool.launch import LaunchPlan
+from ..pool.pool import Pool
+from ..settings import Settings
+from ..telemetry.metrics import Metrics
+from . import routes
+from .connection import Connection, overloaded
+from .control import ControlPlane, Snapshot
+from .exchange import Exchange, Handler, RequestHead
+from .messages import Stamp
+from .scoring import Scoring
+
+logger = logging.getLogger("scoring_runtime.front")
+
+TICK_S = 0.25
+"""How often deadlines are looked at. Coarse on purpose: a timer for each request costs more than the request's parsing."""
+
+
+class Server:
+    """Listens, hands requests to their handlers, and ends in order: not ready, grace, finish, close.
+
+    on_boot_failed is called at most once, when a scorer cannot load at the first start.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        plan: LaunchPlan,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        first_boot: bool,
+        on_boot_failed: Callable[[ScorerStartError], None],
+    ) -> None:
+        self.settings = settings
+        self.loop = loop
+        self.metrics = Metrics()
+        self.stamp = Stamp()
+        self.draining = False  # not ready any more, but still accepting
+        self.closing = False  # every answer closes its connection
+        self.now = loop.time()  # as of the last tick: near enough for time-outs of whole seconds
+        self.known_heads: dict[bytes, RequestHead] = {}
+        self.connections: set[Connection] = set()
+        self._ended = asyncio.Event()  # a connection or a scorer has
+        self.scoring = Scoring(settings, self.metrics, loop)
+        self.pool = Pool(
+            plan,
+            settings.scorers,
+            settings.start_timeout_s,
+            loop,
+            first_boot=first_boot,
+            on_idle=self._on_idle,
+            on_replies=self.scoring.replied,
+            on_unsettled=self.scoring.unsettled,
+            on_boot_failed=on_boot_failed,
+            on_ended=self._ended.set,
+        )
+        self.scoring.attach(self.pool)
+        self.control = ControlPlane()
+        self._listeners: list[asyncio.Server] = []
+        self._ticker: asyncio.TimerHandle | None = None
+        self._stamped_at = 0.0
+        self._announced_ready = False
+
+    # Life
+
+    async def start(self, sockets: list[socket.socket]) -> None:
+        """Listen on bound sockets and start the scorers; returns before they are ready."""
+        _raise_descriptor_limit()
+        for listener in sockets:
+            self._listeners.append(
+                await self.loop.create_server(lambda: Connection(self), sock=listener, backlog=2048, start_serving=True)
+            )
+        self._tick()
+        self.pool.start()
+
+    async def drain(self, grace_s: float) -> None:
+        """Say not ready, accept for `grace_s` more, then finish what is under way, and end the scorers."""
+        self.draining = True
+        if grace_s:
+            await asyncio.sleep(grace_s)
+        self.closing = True
+        for listener in self._listeners:
+            listener.close()
+        for connection in list(self.connections):
+            connection.close_when_idle()
+        deadline = self.loop.time() + self.settings.drain_timeout_s
+        await self._until(lambda: not self._under_way(), deadline)
+        if self._under_way():
+            logger.error(
+                "Drain: %d connections are cut after %g s.", len(self.connections), self.settings.drain_timeout_s
+            )
+        self.pool.drain()
+        await self._until(lambda: self.pool.empty, deadline + 2.0)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """End now."""
+        self.closing = True
+        for listener in self._listeners:
+            listener.close()
+        self.pool.kill("the server ends")
+        await self._until(lambda: self.pool.empty, self.loop.time() + 2.0)
+        for connection in list(self.connections):
+            connection.transport.abort()
+        self.control.close()
+        if self._ticker is not None:
+            self._ticker.cancel()
+
+    async def _until(self, done: Callable[[], bool], deadline: float) -> None:
+        """Return when `done`, or at `deadline`. Looked at whenever a connection or a scorer ends."""
+        while not done():
+            timeout_s = deadline - self.loop.time()
+            if timeout_s <= 0:
+                return
+            self._ended.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), timeout_s)
+
+    def _under_way(self) -> bool:
+        return any(connection.exchanges for connection in self.connections)
+
+    # Readiness
+
+    @property
+    def ready(self) -> bool:
+        """May traffic be sent here?"""
+        return not self.draining and self.pool.ready
+
+    def not_ready_reason(self) -> str:
+        """Why not, in a few words."""
+        if self.draining:
+            return "the server is draining"
+        return f"{self.pool.live} of {self.pool.size} scorers are ready"
+
+    # Connections
+
+    def connection_opened(self, connection: Connection) -> Overloaded | None:
+        """A client has connected; the refusal if there are too many."""
+        self.connections.add(connection)
+        limit = self.settings.max_connections
+        return overloaded(limit) if len(self.connections) > limit else None
+
+    def connection_closed(self, connection: Connection) -> None:
+        """It has gone."""
+        self.connections.discard(connection)
+        self._ended.set()
+
+    def begin(self, exchange: Exchange) -> None:
+        """A request is complete."""
+        exchange.request.handler(self, exchange)
+
+    def find_handler(self, method: bytes, target: bytes) -> Handler:
+        """Who answers such requests."""
+        return routes.find(method, target)
+
+    def cancel(self, exchange: Exchange) -> None:
+        """Nobody waits for its answer any more."""
+        if not exchange.settled:
+            self.metrics.cancelled += 1
+            self.scoring.queue.cancel(exchange)
+
+    # The pool
+
+    def _on_idle(self) -> None:
+        self.scoring.wanted_headers = self.pool.info.get("headers", "none")
+        if not self._announced_ready and self.pool.ready:
+            self._announced_ready = True
+            logger.info("Ready on http://%s:%d/score", self.settings.host, self.settings.port)
+        self.scoring.pump_soon()
+
+    def snapshot(self) -> Snapshot:
+        """What the control plane may know."""
+        queue = self.scoring.queue
+        gauges = {
+            "scoring_ready": ("1 when the server is ready for traffic.", float(self.ready)),
+            "scoring_scorers_live": ("Scorers that can take requests.", float(self.pool.live)),
+            "scoring_scorers": ("Scorers that there should be.", float(self.pool.size)),
+            "scoring_scorer_restarts": ("Scorers that ended and were started again.", float(self.pool.restarts)),
+            "scoring_queue_requests": ("Requests that wait for a scorer.", float(queue.count)),
+            "scoring_queue_bytes": ("Bytes of the requests that wait.", float(queue.size_bytes)),
+            "scoring_connections": ("Open connections.", float(len(self.connections))),
+        }
+        return Snapshot(self.ready, dict(self.pool.info), self.metrics.copy(), gauges)
+
+    # Time
+
+    def _tick(self) -> None:
+        self.now = now = self.loop.time()
+        if now - self._stamped_at >= 1.0:
+            self._stamped_at = now
+            self.stamp.refresh()
+        self.pool.tick(now)
+        self.scoring.expire(now)
+        for connection in list(self.connections):
+            connection.check_deadline(now)
+        self._ticker = self.loop.call_later(TICK_S, self._tick)
+
+
+def _raise_descriptor_limit() -> None:
+    """Each connection is a descriptor: use as many as the system grants."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,1 @@
+"""The front's side of the scorers: their channels, their processes, and the pool that keeps N of them alive."""

@@ -1,0 +1,230 @@
+"""N scorers, kept alive."""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ..dispatch.queue import Ticket
+from ..errors import ScorerStartError
+from .launch import LaunchPlan
+from .process import Ids, Reply, Scorer, State
+
+logger = logging.getLogger("scoring_runtime.pool")
+
+STABLE_AFTER_S = 10.0
+"""A scorer that lived this long has shown that it can: its next restart is at once."""
+FIRST_BACK_OFF_S = 0.25
+LONGEST_BACK_OFF_S = 30.0
+
+
+def back_off_s(failures: int) -> float:
+    """The wait before a restart, after `failures` lives in a row that were too short."""
+    if failures <= 1:
+        return 0.0
+    return min(LONGEST_BACK_OFF_S, FIRST_BACK_OFF_S * 2.0 ** (failures - 2))
+
+
+class _Seat:
+    """One of the N places: the scorer that has it now, and how its predecessors did."""
+
+    def __init__(self) -> None:
+        self.scorer: Scorer | None = None
+        self.failures = 0
+        self.ready_at = float("inf")
+        self.last_error = ""
+
+
+class Pool:
+    """Starts N scorers, hands out idle ones, restarts what ends.
+
+    on_idle: a scorer became free. on_replies: tickets with their replies, and how long the scorer was busy.
+    on_unsettled: tickets of a scorer that ended, each with whether it may have run.
+    on_boot_failed: a scorer could not load before the pool was ready for the first time. on_ended: a process is gone.
+    """
+
+    def __init__(
+        self,
+        plan: LaunchPlan,
+        size: int,
+        start_timeout_s: float,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        first_boot: bool,
+        on_idle: Callable[[], None],
+        on_replies: Callable[[Scorer, list[tuple[Ticket, Reply]], int], None],
+        on_unsettled: Callable[[Scorer, list[tuple[Ticket, bool]]], None],
+        on_boot_failed: Callable[[ScorerStartError], None],
+        on_ended: Callable[[], None],
+    ) -> None:
+        self._plan = plan
+        self._start_timeout_s = start_timeout_s
+        self._loop = loop
+        self._on_idle = on_idle
+        self._on_replies = on_replies
+        self._on_unsettled = on_unsettled
+        self._on_boot_failed = on_boot_failed
+        self._on_ended = on_ended
+        self._seats = [_Seat() for _ in range(size)]
+        self._numbers = itertools.count(1)
+        self._ids = Ids()
+        self._booted = not first_boot
+        self._was_ready = False
+        self._draining = False
+        self.idle: list[Scorer] = []
+        self.info: dict[str, Any] = {}
+        self.restarts = 0
+
+    def start(self) -> None:
+        """Start all scorers; returns at once."""
+        for seat in self._seats:
+            self._start(seat)
+
+    @property
+    def size(self) -> int:
+        """How many scorers there are when all is well."""
+        return len(self._seats)
+
+    @property
+    def live(self) -> int:
+        """How many scorers can take requests, now or when they are done with what they have."""
+        return sum(
+            1 for seat in self._seats if seat.scorer is not None and seat.scorer.state in (State.READY, State.BUSY)
+        )
+
+    @property
+    def ready(self) -> bool:
+        """At first every scorer must have loaded; later half of them will do, but at least one."""
+        live = self.live
+        if live == self.size:
+            self._was_ready = True
+        return not self._draining and self._was_ready and live >= max(1, self.size // 2)
+
+    @property
+    def started(self) -> bool:
+        """Every scorer has loaded once."""
+        return self.ready or self._was_ready
+
+    def describe(self) -> list[str]:
+        """One line for each scorer, for a person."""
+        lines = []
+        for index, seat in enumerate(self._seats, 1):
+            scorer = seat.scorer
+            line = (
+                f"scorer {index}: {scorer.state.value} (pid {scorer.pid})" if scorer else f"scorer {index}: restarting"
+            )
+            if seat.last_error:
+                line += f"; before: {seat.last_error}"
+            lines.append(line)
+        return lines
+
+    def tick(self, now: float) -> None:
+        """Kill what missed a deadline. To be called a few times a second."""
+        for seat in self._seats:
+            if seat.scorer is not None:
+                seat.scorer.check_deadline(now)
+
+    def drain(self) -> None:
+        """No restarts any more; every scorer ends when it is done with what it has."""
+        self._draining = True
+        for seat in self._seats:
+            if seat.scorer is not None:
+                seat.scorer.drain()
+
+    @property
+    def empty(self) -> bool:
+        """No scorer process is left."""
+        return all(seat.scorer is None for seat in self._seats)
+
+    def kill(self, why: str) -> None:
+        """End every scorer now, and start no other."""
+        self._draining = True
+        for seat in self._seats:
+            if seat.scorer is not None:
+                seat.scorer.kill(why)
+
+    # What scorers tell
+
+    def scorer_ready(self, scorer: Scorer) -> None:
+        """A scorer has loaded."""
+        if scorer.state is not State.READY:
+            return
+        self.info = scorer.info
+        seat = self._seat_of(scorer)
+        seat.ready_at = self._loop.time()
+        if not self._booted and self.live == self.size:
+            self._booted = True
+        logger.info("Scorer %d (pid %d) is ready.", scorer.number, scorer.pid)
+        self.idle.append(scorer)
+        self._on_idle()
+
+    def scorer_replied(self, scorer: Scorer, settled: list[tuple[Ticket, Reply]], busy_us: int) -> None:
+        """Replies came."""
+        self._on_replies(scorer, settled, busy_us)
+
+    def scorer_settled(self, scorer: Scorer) -> None:
+        """A scorer is free again."""
+        self.idle.append(scorer)
+        self._on_idle()
+
+    def scorer_ended(self, scorer: Scorer, unsettled: list[tuple[Ticket, bool]]) -> None:
+        """A scorer process is gone."""
+        seat = self._seat_of(scorer)
+        seat.scorer = None
+        self._on_ended()
+        if scorer in self.idle:
+            self.idle.remove(scorer)
+        if unsettled:
+            self._on_unsettled(scorer, unsettled)
+        if self._draining:
+            return
+        if not self._booted:
+            self._draining = True
+            self._on_boot_failed(
+                scorer.start_error or ScorerStartError(f"the scorer {scorer.exit_text} after it had loaded.")
+            )
+            return
+        self._restart_later(seat, scorer)
+
+    def _restart_later(self, seat: _Seat, scorer: Scorer) -> None:
+        stable = self._loop.time() - seat.ready_at >= STABLE_AFTER_S
+        seat.failures = 1 if stable else seat.failures + 1
+        seat.ready_at = float("inf")
+        delay_s = back_off_s(seat.failures)
+        error = scorer.start_error
+        seat.last_error = error.message if error else scorer.exit_text
+        logger.error(
+            "Scorer %d (pid %d) %s; restart in %.2f s (%d in a row).%s",
+            scorer.number,
+            scorer.pid,
+            scorer.exit_text,
+            delay_s,
+            seat.failures,
+            f"\n{error.report()}" if error else "",
+        )
+        self.restarts += 1
+        self._loop.call_later(delay_s, self._start, seat)
+
+    def _start(self, seat: _Seat) -> None:
+        if self._draining:
+            return
+        try:
+            seat.scorer = Scorer(next(self._numbers), self._plan, self, self._ids, self._loop)
+        except ScorerStartError as error:
+            self._start_failed(seat, error)
+            return
+        seat.scorer.expect_ready(self._start_timeout_s)
+
+    def _start_failed(self, seat: _Seat, error: ScorerStartError) -> None:
+        if not self._booted:
+            self._draining = True
+            self._loop.call_soon(self._on_boot_failed, error)
+            return
+        seat.failures += 1
+        seat.last_error = error.message
+        logger.error("%s", error.message)
+        self._loop.call_later(back_off_s(seat.failures + 1), self._start, seat)
+
+    def _seat_of(self, scorer: Scorer) -> _Seat:
+        return next(seat for seat in self._seats if seat.scorer is scorer)

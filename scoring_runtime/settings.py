@@ -1,0 +1,278 @@
+"""Every setting is one row of one table: flag, environment variable, file key, check, default and documentation.
+
+Precedence: flag > environment > file > default. The incumbent's variable names are aliases in the rows.
+"""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigurationError
+
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def _whole_number(lowest: int, highest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = lowest - 1
+        if not lowest <= number <= highest:
+            raise ValueError(f"expected a whole number from {lowest} to {highest}")
+        return number
+
+    return parse
+
+
+def _seconds(lowest: float, highest: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = float("nan")
+        if not lowest <= number <= highest:
+            raise ValueError(f"expected a number of seconds from {lowest:g} to {highest:g}")
+        return number
+
+    return parse
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("expected some text, got none")
+    return text
+
+
+def _log_level(text: str) -> str:
+    if text.lower() not in LOG_LEVELS:
+        raise ValueError(f"expected one of {', '.join(LOG_LEVELS)}")
+    return text.lower()
+
+
+_ROW = "setting"
+_UNLIMITED_MS = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What the table says of one setting beside its name, type and default."""
+
+    parse: Callable[[str], Any]
+    metavar: str
+    help: str
+    env: tuple[str, ...]
+    launcher_env: tuple[str, ...] = ()
+    """Those of `env` whose wrong values the incumbent's launcher answers with exit code 1, not 3."""
+
+
+def _row(
+    default: Any,
+    parse: Callable[[str], Any],
+    metavar: str,
+    text: str,
+    *env: str,
+    launcher_env: tuple[str, ...] = (),
+) -> Any:
+    row = Row(parse, metavar, text, (*env, *launcher_env), launcher_env)
+    return dataclasses.field(default=default, metadata={_ROW: row})
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The settings of one server, checked."""
+
+    # What is served
+    entry_script: str | None = _row(
+        None, _text, "PATH", "what to serve when no TARGET is given", "SCORING_ENTRY_SCRIPT", "AZUREML_ENTRY_SCRIPT"
+    )
+    model_dir: str | None = _row(
+        None,
+        _text,
+        "DIR",
+        "folder of model files, AZUREML_MODEL_DIR to user code",
+        "SCORING_MODEL_DIR",
+        "AZUREML_MODEL_DIR",
+    )
+    python: str | None = _row(
+        None, _text, "EXE", "interpreter that runs score.py (default: python3 on PATH)", "SCORING_PYTHON"
+    )
+    app_root: str | None = _row(
+        None, _text, "DIR", "folder on the user's sys.path (default: the working directory)", "AML_APP_ROOT"
+    )
+
+    # Where it listens
+    host: str = _row("127.0.0.1", _text, "HOST", "address to listen on", "SCORING_HOST")
+    port: int = _row(5001, _whole_number(1, 65535), "PORT", "port to listen on", "SCORING_PORT")
+
+    # Scorers and batches
+    scorers: int = _row(
+        1, _whole_number(1, 1024), "N", "scorer processes", "SCORING_SCORERS", launcher_env=("WORKER_COUNT",)
+    )
+    max_batch_size: int = _row(
+        128, _whole_number(1, 65536), "N", "most requests that run together", "SCORING_MAX_BATCH_SIZE"
+    )
+    max_batch_bytes: int = _row(
+        8 << 20,
+        _whole_number(1, 1 << 30),
+        "BYTES",
+        "most bytes of bodies that travel together",
+        "SCORING_MAX_BATCH_BYTES",
+    )
+    batch_target_ms: int = _row(
+        25, _whole_number(1, 3_600_000), "MS", "longest predicted time of a batch", "SCORING_BATCH_TARGET_MS"
+    )
+    start_timeout_s: float = _row(
+        300.0,
+        _seconds(0.1, 86400),
+        "S",
+        "longest time a scorer may take to load",
+        "SCORING_START_TIMEOUT_S",
+        launcher_env=("WORKER_TIMEOUT",),
+    )
+    scoring_timeout_ms: int = _row(
+        3_600_000,
+        _whole_number(0, _UNLIMITED_MS),
+        "MS",
+        "longest time of one run(); 0 for no limit",
+        "SCORING_TIMEOUT_MS",
+    )
+
+    # The waiting line
+    max_queued_requests: int = _row(
+        2048, _whole_number(1, 1_000_000), "N", "most requests that wait for a scorer", "SCORING_MAX_QUEUED_REQUESTS"
+    )
+    max_queued_bytes: int = _row(
+        1 << 30, _whole_number(1, 1 << 40), "BYTES", "most bytes that wait for a scorer", "SCORING_MAX_QUEUED_BYTES"
+    )
+    max_queue_wait_ms: int = _row(
+        300_000,
+        _whole_number(1, _UNLIMITED_MS),
+        "MS",
+        "longest time a request waits for a scorer",
+        "SCORING_MAX_QUEUE_WAIT_MS",
+    )
+
+    # HTTP limits
+    max_body_bytes: int = _row(
+        100 << 20, _whole_number(0, 2_000_000_000), "BYTES", "largest request body", "SCORING_MAX_BODY_BYTES"
+    )
+    max_target_bytes: int = _row(
+        8190, _whole_number(16, 1 << 20), "BYTES", "longest request target", "SCORING_MAX_TARGET_BYTES"
+    )
+    max_head_bytes: int = _row(
+        65536, _whole_number(256, 1 << 24), "BYTES", "most bytes of header fields", "SCORING_MAX_HEAD_BYTES"
+    )
+    max_head_fields: int = _row(100, _whole_number(1, 10_000), "N", "most header fields", "SCORING_MAX_HEAD_FIELDS")
+    max_connections: int = _row(
+        10_000, _whole_number(1, 1_000_000), "N", "most open connections", "SCORING_MAX_CONNECTIONS"
+    )
+    head_timeout_s: float = _row(
+        15.0, _seconds(0.1, 86400), "S", "longest time for a request's head to arrive", "SCORING_HEAD_TIMEOUT_S"
+    )
+    body_timeout_s: float = _row(
+        30.0,
+        _seconds(0.1, 86400),
+        "S",
+        "grace for a body that arrives, or an answer that is read, too slowly",
+        "SCORING_BODY_TIMEOUT_S",
+    )
+    keepalive_timeout_s: float = _row(
+        75.0, _seconds(0.1, 86400), "S", "longest time a connection stays open unused", "SCORING_KEEPALIVE_TIMEOUT_S"
+    )
+
+    # The end
+    drain_grace_s: float = _row(
+        1.0,
+        _seconds(0, 3600),
+        "S",
+        "time between SIGTERM and closing the port, while /readyz says no",
+        "SCORING_DRAIN_GRACE_S",
+    )
+    drain_timeout_s: float = _row(
+        30.0,
+        _seconds(0, 86400),
+        "S",
+        "longest time that requests in flight may take to finish",
+        "SCORING_DRAIN_TIMEOUT_S",
+    )
+
+    log_level: str = _row("info", _log_level, "LEVEL", "one of " + ", ".join(LOG_LEVELS), "SCORING_LOG_LEVEL")
+
+
+ROWS: dict[str, Row] = {field.name: field.metadata[_ROW] for field in dataclasses.fields(Settings)}
+
+
+def flag(name: str) -> str:
+    """The command-line flag of the setting `name`."""
+    return "--" + name.replace("_", "-")
+
+
+def parse_flag(name: str, text: str) -> Any:
+    """The value of a flag; ValueError whose text says what was expected."""
+    return ROWS[name].parse(text)
+
+
+def load(flags: Mapping[str, Any], environ: Mapping[str, str], config_file: str | None) -> Settings:
+    """The settings that hold: flags (already parsed) over `environ` over the JSON file over the defaults.
+
+    Raises ConfigurationError that names the variable or the key, what it holds and what was expected.
+    """
+    values: dict[str, Any] = {}
+    if config_file is not None:
+        values.update(_from_file(config_file))
+    values.update(_from_environ(environ))
+    values.update(flags)
+    return Settings(**values)
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    values = {}
+    for name, row in ROWS.items():
+        for variable in row.env:  # the first that is set wins: our own name stands before the aliases
+            text = environ.get(variable)
+            if text is None or text == "" or _is_service_link(variable, text):
+                continue
+            try:
+                values[name] = row.parse(text)
+            except ValueError as error:
+                raise ConfigurationError(
+                    f"environment variable {variable} is {text!r}: {error}. Correct it, unset it, or use {flag(name)}.",
+                    exit_code=1 if variable in row.launcher_env else 3,
+                ) from None
+            break
+    return values
+
+
+def _is_service_link(variable: str, text: str) -> bool:
+    """Kubernetes gives every container of a namespace with a Service named `scoring` SCORING_PORT=tcp://10.0.0.7:80."""
+    return variable.endswith("_PORT") and text.startswith("tcp://")
+
+
+def _from_file(path: str) -> dict[str, Any]:
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot read the configuration file: {error.strerror}.") from None
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: the configuration file is not valid JSON: {error}.") from None
+    if not isinstance(document, dict):
+        raise ConfigurationError(f'{path}: the configuration file holds no JSON object. Write {{"port": 5001}}.')
+    names = {key: name for name, row in ROWS.items() for key in (name, *row.env)}
+    values: dict[str, Any] = {}
+    for key, value in document.items():
+        name = names.get(key)
+        if name is None:
+            nearest = difflib.get_close_matches(key, names, 1)
+            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+            raise ConfigurationError(f"{path}: {key!r} is no setting.{hint}")
+        try:
+            if isinstance(value, (dict, list, bool)) or value is None:
+                raise ValueError("expected text or a number")
+            values[name] = ROWS[name].parse(str(value))
+        except ValueError as error:
+            raise ConfigurationError(f"{path}: {key!r} is {value!r}: {error}.") from None
+    return values

@@ -1,0 +1,62 @@
+"""What is to be served: a score.py, an ONNX file, or a folder that holds one of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .errors import TargetError, UsageError
+
+
+@dataclass(frozen=True)
+class Target:
+    """One thing to serve. `path` is absolute; `name` is the file's stem, or its folder's name."""
+
+    engine: Literal["script", "onnx"]
+    path: Path
+    name: str
+
+
+def find(given: str | None) -> Target:
+    """The target that `given` names; TargetError or UsageError that say what is wrong and what to do."""
+    if given is None:
+        raise UsageError(
+            "nothing to serve: name a score.py, an .onnx file or a folder, as in `scoring-runtime serve score.py`, "
+            "or set SCORING_ENTRY_SCRIPT."
+        )
+    path = Path(given).absolute()
+    try:
+        if path.is_dir():
+            return _in_folder(path)
+        if not path.exists():
+            raise TargetError(f"{given}: no such file or folder. The path is taken from {Path.cwd()}.")
+        if not path.is_file():
+            raise TargetError(f"{given}: neither a file nor a folder.")
+        return _from_file(path, path.stem, given)
+    except PermissionError as error:
+        raise TargetError(f"{error.filename}: permission denied. Make it readable for this user.") from None
+
+
+def _from_file(path: Path, name: str, given: str) -> Target:
+    if path.suffix == ".py":
+        return Target("script", path, name)
+    if path.suffix.lower() == ".onnx":
+        return Target("onnx", path, name)
+    raise TargetError(
+        f"{given}: neither a Python file (.py) nor an ONNX model (.onnx). "
+        "Serve other formats through a score.py that loads them in init()."
+    )
+
+
+def _in_folder(folder: Path) -> Target:
+    script = folder / "score.py"
+    name = folder.resolve().name
+    if script.is_file():
+        return Target("script", script, name)
+    # A registered model lies in <name>/<version>/: look below, too.
+    models = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".onnx" and path.is_file())
+    if len(models) == 1:
+        return _from_file(models[0], name, str(models[0]))
+    if not models:
+        raise TargetError(f"{folder}: holds neither a score.py nor an .onnx file. Add one, or name the file itself.")
+    found = ", ".join(str(path.relative_to(folder)) for path in models[:5])
+    raise TargetError(f"{folder}: holds {len(models)} ONNX models and no score.py ({found}). Name the one to serve.")
