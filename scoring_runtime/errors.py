@@ -17,6 +17,7 @@ ScoringRuntimeError
     ├── HeadTooLarge            431
     ├── InternalError           500
     ├── ScorerLost              500
+    ├── ScoringTimeout          500
     ├── CodingNotImplemented    501
     ├── Overloaded              503  carries `retry_after_s`
     └── VersionNotSupported     505
@@ -77,6 +78,7 @@ class RequestError(ScoringRuntimeError):
     """One request cannot be answered as it was asked."""
 
     status = 500
+    run_failed = False  # the user's run() was at work
 
 
 class BadRequest(RequestError):
@@ -96,8 +98,8 @@ class MethodNotAllowed(RequestError):
 
     status = 405
 
-    def __init__(self, allow: str) -> None:
-        super().__init__("The method is not allowed for the requested URL.")
+    def __init__(self, allow: str, message: str = "The method is not allowed for the requested URL.") -> None:
+        super().__init__(message)
         self.allow = allow
 
 
@@ -135,6 +137,17 @@ class ScorerLost(RequestError):
     """The scorer ended while the request may have been running."""
 
     status = 500
+    run_failed = True
+
+
+class ScoringTimeout(RequestError):
+    """run() took longer than it may."""
+
+    status = 500
+    run_failed = True
+
+    def __init__(self, timeout_ms: int) -> None:
+        super().__init__(f"Scoring timeout after {timeout_ms} ms")
 
 
 class CodingNotImplemented(RequestError):

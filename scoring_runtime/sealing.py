@@ -8,7 +8,7 @@ from pathlib import Path
 _READ_BY_GUNICORN = ("WEB_CONCURRENCY", "PORT", "SENDFILE", "FORWARDED_ALLOW_IPS", "LISTEN_PID", "LISTEN_FDS")
 
 
-def restart_isolated(arguments: list[str]) -> None:
+def restart_isolated(arguments: list[str], module: str = "scoring_runtime") -> None:
     """Replace this process by an isolated interpreter that runs the same command; return when it is isolated already.
 
     Isolated means: no PYTHONPATH or other PYTHON* variable, no user site, no module from the working directory.
@@ -22,7 +22,7 @@ def restart_isolated(arguments: list[str]) -> None:
         )
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-I", "-m", "scoring_runtime", *arguments])  # noqa: S606 - itself, isolated
+    os.execv(sys.executable, [sys.executable, "-I", "-m", module, *arguments])  # noqa: S606 - itself, isolated
 
 
 def seal_environment() -> dict[str, str]:

@@ -108,6 +108,10 @@ class Settings:
     host: str = _row("127.0.0.1", _text, "HOST", "address to listen on", "SCORING_HOST")
     port: int = _row(5001, _whole_number(1, 65535), "PORT", "port to listen on", "SCORING_PORT")
 
+    health_port: int | None = _row(
+        None, _whole_number(1, 65535), "PORT", "a second port to listen on, for probes", "SCORING_HEALTH_PORT"
+    )
+
     # Scorers and batches
     scorers: int = _row(
         1, _whole_number(1, 1024), "N", "scorer processes", "SCORING_SCORERS", launcher_env=("WORKER_COUNT",)
@@ -184,6 +188,16 @@ class Settings:
         75.0, _seconds(0.1, 86400), "S", "longest time a connection stays open unused", "SCORING_KEEPALIVE_TIMEOUT_S"
     )
 
+    # The service, as its clients see it
+    service_name: str = _row("ML service", _text, "NAME", "name of the service in /swagger.json", "SERVICE_NAME")
+    service_version: str = _row("1.0", _text, "VERSION", "version of the service in /swagger.json", "SERVICE_VERSION")
+    service_path_prefix: str = _row(
+        "", str, "PATH", "prefix of the paths in /swagger.json; routes do not change", "SERVICE_PATH_PREFIX"
+    )
+    cors_origins: str = _row(
+        "", str, "LIST", "origins that browsers may call from, separated by commas", "AML_CORS_ORIGINS"
+    )
+
     # The end
     drain_grace_s: float = _row(
         1.0,
@@ -200,7 +214,14 @@ class Settings:
         "SCORING_DRAIN_TIMEOUT_S",
     )
 
-    log_level: str = _row("info", _log_level, "LEVEL", "one of " + ", ".join(LOG_LEVELS), "SCORING_LOG_LEVEL")
+    log_level: str = _row(
+        "info", _log_level, "LEVEL", "one of " + ", ".join(LOG_LEVELS), "SCORING_LOG_LEVEL", "AZUREML_LOG_LEVEL"
+    )
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Every port to listen on."""
+        return (self.port,) if self.health_port in (None, self.port) else (self.port, self.health_port)
 
 
 ROWS: dict[str, Row] = {field.name: field.metadata[_ROW] for field in dataclasses.fields(Settings)}

@@ -14,6 +14,8 @@ class Target:
     engine: Literal["script", "onnx"]
     path: Path
     name: str
+    import_main: bool = False
+    """Not a file that was named: the module `main`, from wherever the user's path finds it."""
 
 
 def find(given: str | None) -> Target:

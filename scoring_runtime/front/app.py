@@ -3,11 +3,13 @@
 import socket
 import sys
 import tempfile
+from pathlib import Path
 from typing import NoReturn
 
 from gunicorn.app.base import BaseApplication
 
 from ..errors import AddressError
+from ..openapi import Document, read_user_documents
 from ..pool.launch import LaunchPlan
 from ..settings import Settings
 from ..telemetry.log import ArbiterLogger
@@ -40,9 +42,10 @@ class BootReport:
 class FrontApplication(BaseApplication):  # type: ignore[misc]
     """What gunicorn's arbiter runs: one worker of our class."""
 
-    def __init__(self, settings: Settings, plan: LaunchPlan) -> None:
+    def __init__(self, settings: Settings, plan: LaunchPlan, own_documents: dict[str, Document]) -> None:
         self.settings = settings
         self.plan = plan
+        self.own_documents = own_documents
         self.boot_report = BootReport()
         super().__init__()
 
@@ -50,7 +53,7 @@ class FrontApplication(BaseApplication):  # type: ignore[misc]
         settings = self.settings
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         for name, value in {
-            "bind": [f"{host}:{settings.port}"],
+            "bind": [f"{host}:{port}" for port in settings.ports],
             "workers": 1,
             "worker_class": "scoring_runtime.front.worker.FrontWorker",
             "logger_class": ArbiterLogger,
@@ -68,9 +71,11 @@ class FrontApplication(BaseApplication):  # type: ignore[misc]
 
 
 def run(settings: Settings, plan: LaunchPlan) -> NoReturn:
-    """Serve until told to end; exits the process. AddressError when the port cannot be had."""
-    check_address(settings.host, settings.port)
-    FrontApplication(settings, plan).run()
+    """Serve until told to end; exits the process. StartError when it cannot begin."""
+    own_documents = read_user_documents(Path(settings.app_root or "."))
+    for port in settings.ports:
+        check_address(settings.host, port)
+    FrontApplication(settings, plan, own_documents).run()
     raise SystemExit(0)
 
 

@@ -33,6 +33,7 @@ from .exchange import NO_HEAD, Exchange, RequestHead
 
 if TYPE_CHECKING:
     from .server import Server
+    from .streaming import Stream
 
 MAX_PIPELINED = 16
 """Requests of one connection that are worked on at a time; those behind them wait in the connection."""
@@ -157,6 +158,8 @@ class Connection(asyncio.Protocol):
         self.server.connection_closed(self)
         for exchange in self.exchanges:
             self.server.cancel(exchange)
+            if exchange.stream is not None:
+                exchange.stream.cancel()
         self.exchanges.clear()
         self.held.clear()
         self.body = []
@@ -169,6 +172,8 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.write_stalled_at = NEVER
         self._update_reading()
+        if self.exchanges and self.exchanges[0].stream is not None:
+            self.exchanges[0].stream.pull()
 
     # The parser's side
 
@@ -259,16 +264,38 @@ class Connection(asyncio.Protocol):
             exchange.response = response
             self._write_due()
 
+    def stream(self, exchange: Exchange, stream: "Stream", data: bytes) -> None:
+        """A piece of a response: written if it is its turn, held otherwise."""
+        if not self.exchanges or self.exchanges[0] is not exchange:
+            stream.held.append(data)
+            return
+        self.transport.write(data)
+        if stream.ended:
+            exchange.response = b""
+            self._write_due()
+
+    def keeps_up(self, exchange: Exchange) -> bool:
+        """Whether the client reads what it is sent, and `exchange` is the one it is being sent."""
+        return self.write_stalled_at == NEVER and bool(self.exchanges) and self.exchanges[0] is exchange
+
     def _write_due(self) -> None:
         """Write the responses that are there, in the order of the requests."""
         exchanges = self.exchanges
         while exchanges:
             exchange = exchanges[0]
             response = exchange.response
-            if response is None:
+            if exchange.stream is not None:
+                held, exchange.stream.held = exchange.stream.held, []
+                self.transport.writelines(held)
+                if not exchange.stream.ended:
+                    exchange.stream.pull()
+                    return
+            elif response is None:
                 return
             exchanges.popleft()
-            if type(response) is bytes:
+            if exchange.stream is not None:
+                pass
+            elif type(response) is bytes:
                 self.transport.write(response)
             else:
                 self.transport.writelines(cast(list[Any], response))

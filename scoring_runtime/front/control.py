@@ -1,17 +1,20 @@
 """The control plane: a small Flask application in a thread of its own. It has no state; each call brings a snapshot."""
 
 import asyncio
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import create_environ, run_wsgi_app
 
-from .. import __version__
+from .. import __version__, openapi
 from ..errors import InternalError
 from ..telemetry import metrics as telemetry
+from . import messages
 from .exchange import Exchange
 
 if TYPE_CHECKING:
@@ -24,8 +27,8 @@ _SNAPSHOT = "scoring_runtime.snapshot"
 class Snapshot:
     """What the control plane may know, taken on the event loop."""
 
-    ready: bool
     info: dict[str, Any]
+    documents: dict[str, openapi.Document]
     metrics: telemetry.Metrics
     gauges: dict[str, tuple[str, float]]
 
@@ -62,6 +65,8 @@ class ControlPlane:
 
 def answer(server: "Server", exchange: Exchange) -> None:
     """The handler of every control-plane route."""
+    exchange.logged = exchange.request.target.startswith(b"/swagger.json")
+    exchange.queued_at = monotonic()
     call = server.control.call(server.snapshot(), exchange)
     call.add_done_callback(lambda done: _respond(exchange, done))
 
@@ -74,7 +79,10 @@ def _respond(exchange: Exchange, call: "asyncio.Future[tuple[int, bytes, bytes, 
     if error is not None:
         exchange.fail(InternalError("An unexpected internal error occurred. Check the logs for more info."))
         raise error  # to the loop's exception handler, with its traceback
-    exchange.respond(*call.result())
+    status, body, content_type, lines = call.result()
+    if content_type == messages.JSON:
+        lines += exchange.flag_lines(0, 0)
+    exchange.respond(status, body, content_type, lines)
 
 
 def build() -> Flask:
@@ -89,6 +97,14 @@ def build() -> Flask:
     def metrics() -> Response:
         taken = snapshot()
         return Response(telemetry.render(taken.metrics, taken.gauges), content_type=telemetry.CONTENT_TYPE)
+
+    @application.get("/swagger.json")
+    def swagger() -> Response:
+        try:
+            document, status = openapi.select(snapshot().documents, request.args.get("version")), 200
+        except openapi.UnknownVersionError as error:
+            document, status = {"message": str(error)}, 404
+        return Response(json.dumps(document), status, content_type="application/json")
 
     @application.get("/v2")
     def server_metadata() -> Response:

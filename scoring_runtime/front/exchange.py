@@ -7,10 +7,12 @@ from ..dispatch.queue import Ticket
 from ..errors import RequestError
 from ..scorer import frames
 from . import messages
+from .contract import Identity
 
 if TYPE_CHECKING:
     from .connection import Connection
     from .server import Server
+    from .streaming import Stream
 
 WRITE_TOGETHER_BELOW_BYTES = 65536
 """A head and a body that are smaller together are copied into one write."""
@@ -21,7 +23,18 @@ Handler = Callable[["Server", "Exchange"], None]
 class RequestHead:
     """What the parser found before the body. Shared by all requests whose head has the very same bytes."""
 
-    __slots__ = ("content_length", "handler", "headers", "http_10", "keep_alive", "method", "plain_post", "target")
+    __slots__ = (
+        "content_length",
+        "found",
+        "handler",
+        "headers",
+        "http_10",
+        "identity",
+        "keep_alive",
+        "method",
+        "plain_post",
+        "target",
+    )
 
     def __init__(
         self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], http_10: bool, keep_alive: bool
@@ -34,21 +47,24 @@ class RequestHead:
         self.content_length = 0
         self.plain_post = method == b"POST" and keep_alive and not http_10
         self.handler: Handler = find_handler
+        self.found = False  # a route, and a method of it
+        self.identity = NO_IDENTITY
 
-    def header(self, name: bytes) -> bytes | None:
-        """The first header of that name (lower case), or None."""
+    def header(self, name: bytes) -> bytes:
+        """The first header of that name (lower case), or nothing."""
         for have, value in self.headers:
             if have.lower() == name:
                 return value
-        return None
+        return b""
 
 
 def find_handler(server: "Server", exchange: "Exchange") -> None:
     """The handler of a head that is new: finds the one of its route, for all requests with this head, and calls it."""
-    handler = exchange.request.handler = server.find_handler(exchange.request.method, exchange.request.target)
+    handler = exchange.request.handler = server.find_handler(exchange.request)
     handler(server, exchange)
 
 
+NO_IDENTITY = Identity([])
 NO_HEAD = RequestHead(b"", b"", [], False, False)
 """Of a request that cannot be read."""
 
@@ -60,6 +76,8 @@ class Exchange(Ticket):
     method = frames.METHODS["POST"]
     response: bytes | list[Any] | None = None
     keep_alive = True
+    logged = False  # its route is one that leaves a line of the server's own
+    stream: "Stream | None" = None
 
     def __init__(self, connection: "Connection", request: RequestHead, body: bytes) -> None:
         self.connection = connection
@@ -74,40 +92,82 @@ class Exchange(Ticket):
         if isinstance(answer, RequestError):
             self.fail(answer)
             return True
-        _, status, _, _, head, body = answer
+        _, status, flags, run_us, head, body = answer
         connection = self.connection
         server = connection.server
         server.metrics.score_status[status] += 1
         if status == 200 and not head and self.request.plain_post and not server.closing:
             size = len(body)
-            if size < messages.SHORT_LENGTHS:
+            contract = server.contract
+            if size < messages.SHORT_LENGTHS and contract is None:
                 connection.answer(self, b"".join((server.stamp.json_200, messages.LENGTH_ENDS[size], body)))
-            else:
-                connection.answer(self, [b"%b%d\r\n\r\n" % (server.stamp.json_200, size), body])
-        else:
-            content_type, extra_lines = head_lines(head)
-            self.respond(status, body, content_type, extra_lines)
+                return True
+            if (
+                size < messages.SHORT_LENGTHS
+                and flags == frames.FLAG_RUN_RETURNED
+                and run_us < messages.MAX_SHORT_RUN_US
+            ):
+                request_id = contract.ids.next()  # type: ignore[union-attr]
+                pieces = (
+                    server.stamp.contract_200,
+                    request_id,
+                    b"\r\nx-ms-request-id: ",
+                    request_id,
+                    messages.RUN_ENDS[run_us],
+                    messages.LENGTH_ENDS[size],
+                    body,
+                )
+                connection.answer(self, b"".join(pieces))
+                if server.request_log is not None:
+                    server.log_answer(self, status, size, size)
+                return True
+        content_type, extra_lines = head_lines(head)
+        self.respond(status, body, content_type, extra_lines + self.flag_lines(flags, run_us))
         return True
 
     def fail(self, error: RequestError) -> None:
-        """Answer with an error of the server's own."""
+        """Answer with an error of the server's own; a response that has begun can only be broken off."""
         self.connection.server.metrics.failed(error)
-        self.respond(error.status, messages.error_body(error), messages.JSON, messages.error_lines(error))
+        if self.stream is not None:
+            self.settled = True
+            self.connection.transport.abort()
+            return
+        lines = messages.error_lines(error) + self.flag_lines(frames.FLAG_RUN_FAILED if error.run_failed else 0, 0)
+        self.respond(error.status, messages.error_body(error), messages.JSON, lines)
 
     def respond(self, status: int, body: Any, content_type: bytes = messages.JSON, extra_lines: bytes = b"") -> None:
         """Answer. `body` is anything with the buffer interface."""
         self.settled = True
         request = self.request
         connection = self.connection
-        self.keep_alive = request.keep_alive and not connection.server.closing
-        link = b"close" if not self.keep_alive else b"keep-alive" if request.http_10 else b""
-        head = messages.encode_head(connection.server.stamp, status, content_type, len(body), extra_lines, link)
+        size = len(body)
+        head = self.encode_head(status, content_type, size, extra_lines)
+        if connection.server.request_log is not None:
+            connection.server.log_answer(self, status, size, size)
         if request.method == b"HEAD" or not messages.has_body(status):
             connection.answer(self, head)
-        elif len(body) < WRITE_TOGETHER_BELOW_BYTES:
+        elif size < WRITE_TOGETHER_BELOW_BYTES:
             connection.answer(self, b"".join((head, body)))
         else:
             connection.answer(self, [head, body])
+
+    def encode_head(self, status: int, content_type: bytes, content_length: int | None, extra_lines: bytes) -> bytes:
+        """The head of the response, with what the contract adds to it; settles whether the connection stays."""
+        request = self.request
+        server = self.connection.server
+        self.keep_alive = self.keep_alive and request.keep_alive and not server.closing
+        link = b"close" if not self.keep_alive else b"keep-alive" if request.http_10 else b""
+        if server.contract is not None:
+            extra_lines += server.contract.lines(request.identity, request.method, request.headers, request.found)
+        return messages.encode_head(server.stamp, status, content_type, content_length, extra_lines, link)
+
+    def flag_lines(self, flags: int, run_us: int) -> bytes:
+        """What a scorer's flags become where the contract holds."""
+        if self.connection.server.contract is None or flags & frames.FLAG_NO_FAILED_HEADER:
+            failed = b""
+        else:
+            failed = b"x-ms-run-function-failed: %b\r\n" % (b"True" if flags & frames.FLAG_RUN_FAILED else b"False")
+        return failed + messages.run_line(run_us) if flags & frames.FLAG_RUN_RETURNED else failed
 
 
 def head_lines(head: bytes) -> tuple[bytes, bytes]:

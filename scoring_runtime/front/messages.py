@@ -27,31 +27,50 @@ def status_line(status: int) -> bytes:
     return STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
 
 
-class Stamp:
-    """The header lines that every response of one second shares. `refresh` is to be called once a second."""
+MAX_SHORT_RUN_US = 8192
+RUN_ENDS = tuple(
+    b"\r\nx-ms-run-fn-exec-ms: %d.%03d\r\nContent-Length: " % divmod(run_us, 1000) for run_us in range(MAX_SHORT_RUN_US)
+)
+"""What follows the ids in a head of the contract's, by run time; it ends like `Stamp.json_200`."""
 
-    def __init__(self) -> None:
+
+class Stamp:
+    """The header lines that every response of one second shares. `refresh` is to be called once a second.
+
+    version_line: the contract's, for the heads that carry ids.
+    """
+
+    def __init__(self, version_line: bytes = b"") -> None:
+        self._version_line = version_line
         self.lines = b""
         self.json_200 = b""
+        self.contract_200 = b""
         self.refresh()
 
     def refresh(self) -> None:
         """Take the present time of day."""
         self.lines = b"Server: scoring-runtime\r\nDate: %b\r\n" % formatdate(usegmt=True).encode()
-        self.json_200 = STATUS_LINES[200] + self.lines + b"Content-Type: application/json\r\nContent-Length: "
+        start = STATUS_LINES[200] + self.lines + b"Content-Type: application/json\r\n"
+        self.json_200 = start + b"Content-Length: "
+        self.contract_200 = start + self._version_line + b"x-ms-run-function-failed: False\r\nx-request-id: "
+
+
+def run_line(run_us: int) -> bytes:
+    """How long run() took, for the client."""
+    return b"x-ms-run-fn-exec-ms: %d.%03d\r\n" % divmod(run_us, 1000)
 
 
 def encode_head(
-    stamp: Stamp, status: int, content_type: bytes, content_length: int, extra_lines: bytes, connection: bytes
+    stamp: Stamp, status: int, content_type: bytes, content_length: int | None, extra_lines: bytes, connection: bytes
 ) -> bytes:
     """A response's head, up to and with the empty line.
 
-    `extra_lines` are whole header lines, each ended by CRLF; `connection` is the value of that header, or empty.
+    `content_length` None: the body comes in chunks, or ends with the connection. `extra_lines` are whole header lines, each ended by CRLF; `connection` is the value of that header, or empty.
     """
     pieces = [status_line(status), stamp.lines]
     if content_type:
         pieces.append(b"Content-Type: %b\r\n" % content_type)
-    if status not in _WITHOUT_BODY:
+    if status not in _WITHOUT_BODY and content_length is not None:
         pieces.append(b"Content-Length: %d\r\n" % content_length)
     if extra_lines:
         pieces.append(extra_lines)

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from ..errors import MethodNotAllowed, NotFound
+from ..errors import HeadTooLarge, MethodNotAllowed, NotFound
 from . import control, messages, probes, scoring
-from .exchange import Exchange, Handler
+from .exchange import Exchange, Handler, RequestHead
 
 if TYPE_CHECKING:
     from .server import Server
@@ -29,6 +29,7 @@ ROUTES: dict[bytes, Route] = {
     b"/startupz": Route(_READ, probes.started),
     # answered by the control plane, in a thread
     b"/metrics": Route(_READ, control.answer),
+    b"/swagger.json": Route(_READ, control.answer),
     b"/v2": Route(_READ, control.answer),
 }
 BELOW: dict[bytes, Route] = {
@@ -37,13 +38,17 @@ BELOW: dict[bytes, Route] = {
 """Routes for everything whose path begins so."""
 
 
-def find(method: bytes, target: bytes) -> Handler:
+def find(request: RequestHead) -> Handler:
     """Who answers a request: its route's handler, or one that says 404 or 405, or what OPTIONS are."""
-    route = ROUTES.get(target) or _by_path(_path(target))
+    method = request.method
+    route = ROUTES.get(request.target) or _by_path(_path(request.target))
     if route is None:
         return _not_found
     if method not in route.methods:
         return _refuse_method(route)
+    request.found = True
+    if request.identity.refusal:
+        return _refuse_ids
     if method == b"OPTIONS" and route.handler is not scoring.score:
         return _list_methods(route)
     return route.handler
@@ -61,6 +66,10 @@ def _not_found(_server: "Server", exchange: Exchange) -> None:
 def _refuse_method(route: Route) -> Handler:
     allow = b", ".join(route.methods).decode()
     return lambda _, exchange: exchange.fail(MethodNotAllowed(allow))
+
+
+def _refuse_ids(_server: "Server", exchange: Exchange) -> None:
+    exchange.fail(HeadTooLarge(exchange.request.identity.refusal))
 
 
 def _list_methods(route: Route) -> Handler:

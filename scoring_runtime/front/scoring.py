@@ -2,18 +2,19 @@
 
 import asyncio
 import logging
+from time import monotonic  # uvloop's own clock counts whole milliseconds
 from typing import TYPE_CHECKING, cast
 
 from ..dispatch import admission, batcher
 from ..dispatch.cost import CostModel
 from ..dispatch.queue import RequestQueue, Ticket
-from ..errors import MethodNotAllowed, Overloaded, RequestError, ScorerLost
+from ..errors import MethodNotAllowed, Overloaded, RequestError, ScorerLost, ScoringTimeout
 from ..pool.pool import Pool
 from ..pool.process import Reply, Scorer
 from ..scorer import frames
 from ..settings import Settings
 from ..telemetry.metrics import Metrics
-from . import messages
+from . import messages, streaming
 from .exchange import Exchange
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Scoring:
             settings.max_batch_size, settings.max_batch_bytes, settings.batch_target_ms / 1000
         )
         self._max_wait_s = settings.max_queue_wait_ms / 1000
+        self._timeout_ms = settings.scoring_timeout_ms
         self._run_timeout_s = settings.scoring_timeout_ms / 1000 or float("inf")
         self._pump_scheduled = False
         self._polls = 0
@@ -61,7 +63,7 @@ class Scoring:
         if queue.count and not admission.admits(queue, self._queue_limits, len(exchange.body)):
             exchange.fail(admission.refusal(queue, self._queue_limits, self._predicted_wait_s()))
             return
-        exchange.queued_at = self._loop.time()
+        exchange.queued_at = monotonic()
         queue.push(exchange)
         if not self._pump_scheduled:
             self.pump_soon()
@@ -95,12 +97,16 @@ class Scoring:
 
     def replied(self, scorer: Scorer, settled: list[tuple[Ticket, Reply]], busy_us: int) -> None:
         """Replies came: settle each request alone."""
-        now = self._loop.time()
+        now = monotonic()
         if not scorer.in_flight:
             self.cost.observe(scorer.frame_count, busy_us / 1e6)
         for ticket, reply in settled:
             ticket.settle(reply)
         self._metrics.duration_s.observe_all([now - ticket.queued_at for ticket, _ in settled])
+
+    def streamed(self, scorer: Scorer, ticket: Ticket, reply: Reply) -> None:
+        """A piece of a reply came."""
+        streaming.on_piece(cast(Exchange, ticket), scorer, reply)
 
     def unsettled(self, scorer: Scorer, tickets: list[tuple[Ticket, bool]]) -> None:
         """A scorer ended. What it may have begun is answered with an error, the rest goes to another scorer."""
@@ -109,7 +115,9 @@ class Scoring:
             if ticket.settled:
                 continue
             ticket.attempts += 1
-            if may_have_run or ticket.attempts >= MAX_ATTEMPTS:
+            if may_have_run and scorer.timed_out:
+                ticket.settle(ScoringTimeout(self._timeout_ms))
+            elif may_have_run or ticket.attempts >= MAX_ATTEMPTS:
                 ticket.settle(ScorerLost("The process that ran this request ended before it answered. Check the logs."))
             else:
                 again.append(ticket)
@@ -150,15 +158,16 @@ def score(server: "Server", exchange: Exchange) -> None:
     scoring = server.scoring
     request = exchange.request
     method = request.method
+    exchange.logged = True
     if method != b"POST":
         exchange.method = METHODS[method]
         info = server.pool.info
         methods = info.get("methods", ("POST",)) if info else ()
         if info and method.decode() not in methods:
             if method == b"OPTIONS":
-                exchange.respond(200, b"", messages.HTML)
+                exchange.respond(200, b"", messages.HTML, exchange.flag_lines(0, 0))
             else:
-                exchange.fail(MethodNotAllowed(", ".join(methods)))
+                exchange.fail(MethodNotAllowed(", ".join(methods), "Method not allowed"))
             return
         exchange.head = encode_request_head(exchange, scoring.wanted_headers)
     elif scoring.wanted_headers != "none":

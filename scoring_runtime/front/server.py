@@ -3,17 +3,22 @@
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from time import monotonic
 
+from .. import openapi
 from ..errors import Overloaded, ScorerStartError
 from ..pool.launch import LaunchPlan
 from ..pool.pool import Pool
 from ..settings import Settings
 from ..telemetry.metrics import Metrics
+from ..telemetry.requests import RequestLog
 from . import routes
 from .connection import Connection, overloaded
+from .contract import DEPRECATED_ID, Contract
 from .control import ControlPlane, Snapshot
 from .exchange import Exchange, Handler, RequestHead
 from .messages import Stamp
@@ -39,11 +44,16 @@ class Server:
         *,
         first_boot: bool,
         on_boot_failed: Callable[[ScorerStartError], None],
+        own_documents: Mapping[str, openapi.Document] | None = None,
     ) -> None:
         self.settings = settings
         self.loop = loop
         self.metrics = Metrics()
-        self.stamp = Stamp()
+        script = plan.hello.get("engine") == "script"
+        self.contract = Contract(plan.environ, settings.cors_origins) if script else None
+        verbose = settings.log_level in ("debug", "info")
+        self.request_log = RequestLog(loop.call_soon) if script and verbose else None
+        self.stamp = Stamp(self.contract.version_line if self.contract else b"")
         self.draining = False  # not ready any more, but still accepting
         self.closing = False  # every answer closes its connection
         self.now = loop.time()  # as of the last tick: near enough for time-outs of whole seconds
@@ -59,12 +69,14 @@ class Server:
             first_boot=first_boot,
             on_idle=self._on_idle,
             on_replies=self.scoring.replied,
+            on_piece=self.scoring.streamed,
             on_unsettled=self.scoring.unsettled,
             on_boot_failed=on_boot_failed,
             on_ended=self._ended.set,
         )
         self.scoring.attach(self.pool)
         self.control = ControlPlane()
+        self._own_documents = dict(own_documents or {})
         self._listeners: list[asyncio.Server] = []
         self._ticker: asyncio.TimerHandle | None = None
         self._stamped_at = 0.0
@@ -158,9 +170,29 @@ class Server:
         """A request is complete."""
         exchange.request.handler(self, exchange)
 
-    def find_handler(self, method: bytes, target: bytes) -> Handler:
-        """Who answers such requests."""
-        return routes.find(method, target)
+    def find_handler(self, request: RequestHead) -> Handler:
+        """Who answers requests with this head."""
+        contract = self.contract
+        if contract is not None:
+            request.identity = contract.identify(request.headers)
+            request.plain_post = request.plain_post and request.identity.plain and contract.cors is None
+        return routes.find(request)
+
+    def log_answer(self, exchange: Exchange, status: int, size: int, length: int | None) -> None:
+        """The lines that a request leaves in the log. `length` is None for a response that was sent in pieces."""
+        log = self.request_log
+        if log is None:
+            return
+        request = exchange.request
+        if exchange.logged and status != 431:
+            if request.identity.deprecated:
+                log.warned(DEPRECATED_ID)
+            duration_s = monotonic() - exchange.queued_at if exchange.queued_at else 0.0
+            log.scored(request.method, request.target, status, duration_s, length)
+        log.answered(
+            exchange.connection.peer.encode(), request.method, request.target, request.http_10, status, size,
+            request.header(b"referer"), request.header(b"user-agent"),
+        )  # fmt: skip
 
     def cancel(self, exchange: Exchange) -> None:
         """Nobody waits for its answer any more."""
@@ -174,8 +206,18 @@ class Server:
         self.scoring.wanted_headers = self.pool.info.get("headers", "none")
         if not self._announced_ready and self.pool.ready:
             self._announced_ready = True
-            logger.info("Ready on http://%s:%d/score", self.settings.host, self.settings.port)
+            self._announce()
         self.scoring.pump_soon()
+
+    def _announce(self) -> None:
+        if self.contract is not None:
+            versions = ", ".join(self.documents())
+            swagger = logging.getLogger("azmlinfsrv.swagger")
+            swagger.info("Swaggers are prepared for the following versions: [%s].", versions)
+            azmlinfsrv = logging.getLogger("azmlinfsrv")
+            azmlinfsrv.info("Scoring timeout is set to %d", self.settings.scoring_timeout_ms)
+            azmlinfsrv.info("Worker with pid %d ready for serving traffic", os.getpid())
+        logger.info("Ready on http://%s:%d/score", self.settings.host, self.settings.port)
 
     def snapshot(self) -> Snapshot:
         """What the control plane may know."""
@@ -189,7 +231,13 @@ class Server:
             "scoring_queue_bytes": ("Bytes of the requests that wait.", float(queue.size_bytes)),
             "scoring_connections": ("Open connections.", float(len(self.connections))),
         }
-        return Snapshot(self.ready, dict(self.pool.info), self.metrics.copy(), gauges)
+        return Snapshot(dict(self.pool.info), self.documents(), self.metrics.copy(), gauges)
+
+    def documents(self) -> dict[str, openapi.Document]:
+        """The OpenAPI documents that can be had, by version."""
+        settings = self.settings
+        service = openapi.Service(settings.service_name, settings.service_version, settings.service_path_prefix)
+        return openapi.documents(service, openapi.schema(self.pool.info), self._own_documents)
 
     # Time
 

@@ -58,7 +58,12 @@ class FrontWorker(Worker):  # type: ignore[misc]
             self._end(False)
 
         server = Server(
-            self.app.settings, self.app.plan, self.loop, first_boot=self.age == 1, on_boot_failed=boot_failed
+            self.app.settings,
+            self.app.plan,
+            self.loop,
+            first_boot=self.age == 1,
+            on_boot_failed=boot_failed,
+            own_documents=self.app.own_documents,
         )
         await server.start([listener.sock for listener in self.sockets])
         heartbeat = self.loop.create_task(self._beat())

@@ -108,7 +108,7 @@ class Engine:
             first_row = last_row
             try:
                 self._run_together(ids[part], stacked, rows[part], outbox)
-            except (RunError, batch.RowsError):
+            except (RunError, batch.RowsError, FrameError):
                 for number, job in zip(ids[part], batch.split(stacked, rows[part]), strict=True):
                     self._answer_alone(Job(number, tuple(job), len(job[0])), outbox)
 
@@ -120,12 +120,12 @@ class Engine:
         try:
             arrays = batch.stack([job.arrays for job in jobs])
             self._run_together([job.id for job in jobs], arrays, [job.rows for job in jobs], outbox)
-        except (RunError, batch.RowsError):
+        except (RunError, batch.RowsError, FrameError):
             for job in jobs:
                 self._answer_alone(job, outbox)
 
     def _run_together(self, ids: Sequence[int], arrays: Sequence[Array], rows: Sequence[int], outbox: Outbox) -> None:
-        """One run, and its rows to whom they belong; RunError or RowsError when nothing was answered."""
+        """One run, and its rows to whom they belong; RunError, RowsError or FrameError when nothing was answered."""
         began = time.perf_counter()
         outputs = self._session.run(arrays)
         run_us = int((time.perf_counter() - began) * 1e6)

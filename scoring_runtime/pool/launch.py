@@ -40,7 +40,7 @@ def plan(target: Target, settings: Settings, environ: Mapping[str, str]) -> Laun
     """How to start scorers for `target`. `environ` is the environment that the server was started with."""
     hello: dict[str, Any] = {
         "engine": target.engine,
-        "target": str(target.path),
+        "target": None if target.import_main else str(target.path),
         "name": target.name,
         "scorers": settings.scorers,
         "threads": 0,

@@ -40,6 +40,7 @@ class Pool:
     """Starts N scorers, hands out idle ones, restarts what ends.
 
     on_idle: a scorer became free. on_replies: tickets with their replies, and how long the scorer was busy.
+    on_piece: one piece of a reply that comes in pieces.
     on_unsettled: tickets of a scorer that ended, each with whether it may have run.
     on_boot_failed: a scorer could not load before the pool was ready for the first time. on_ended: a process is gone.
     """
@@ -54,6 +55,7 @@ class Pool:
         first_boot: bool,
         on_idle: Callable[[], None],
         on_replies: Callable[[Scorer, list[tuple[Ticket, Reply]], int], None],
+        on_piece: Callable[[Scorer, Ticket, Reply], None],
         on_unsettled: Callable[[Scorer, list[tuple[Ticket, bool]]], None],
         on_boot_failed: Callable[[ScorerStartError], None],
         on_ended: Callable[[], None],
@@ -63,6 +65,7 @@ class Pool:
         self._loop = loop
         self._on_idle = on_idle
         self._on_replies = on_replies
+        self._on_piece = on_piece
         self._on_unsettled = on_unsettled
         self._on_boot_failed = on_boot_failed
         self._on_ended = on_ended
@@ -162,6 +165,10 @@ class Pool:
     def scorer_replied(self, scorer: Scorer, settled: list[tuple[Ticket, Reply]], busy_us: int) -> None:
         """Replies came."""
         self._on_replies(scorer, settled, busy_us)
+
+    def scorer_streamed(self, scorer: Scorer, ticket: Ticket, reply: Reply) -> None:
+        """A piece of a reply came."""
+        self._on_piece(scorer, ticket, reply)
 
     def scorer_settled(self, scorer: Scorer) -> None:
         """A scorer is free again."""

@@ -62,6 +62,8 @@ TABLE: dict[tuple[State, Event], State] = {
     (State.DRAINING, Event.ENDED): State.DEAD,
 }
 
+_PIECE_FLAGS = frames.FLAG_MORE | frames.FLAG_ABORT
+
 _EXIT_LINGER_S = 0.1
 """How long replies of an ended process may still come out of its socket."""
 
@@ -95,6 +97,9 @@ class Owner(Protocol):
     def scorer_replied(self, scorer: "Scorer", settled: list[tuple[Ticket, Reply]], busy_us: int) -> None:
         """Replies came, for some or all of its frame."""
 
+    def scorer_streamed(self, scorer: "Scorer", ticket: Ticket, reply: Reply) -> None:
+        """A piece of a reply came; the last has no FLAG_MORE."""
+
     def scorer_settled(self, scorer: "Scorer") -> None:
         """Its frame is settled: it is free."""
 
@@ -112,6 +117,7 @@ class Scorer:
         self.state = State.STARTING
         self.info: dict[str, Any] = {}
         self.start_error: ScorerStartError | None = None
+        self.timed_out = False
         self.frame_count = 0
         self.in_flight: dict[int, Ticket] = {}
         self._owner = owner
@@ -119,6 +125,7 @@ class Scorer:
         self._loop = loop
         self._deadline = float("inf")
         self._timeout_s = 0.0
+        self._streaming = 0  # the request whose reply is coming in pieces
         self._exit_text: str | None = None
         self._closed = False
         self._channel = Channel(self._on_frame, self._on_channel_closed)
@@ -159,6 +166,18 @@ class Scorer:
         if not self.in_flight:
             self._channel.close()
 
+    def pull(self, number: int) -> None:
+        """Let the next piece of a reply come."""
+        if number == self._streaming:
+            self._set_deadline(self._timeout_s)
+            self._channel.send([frames.encode_control(frames.PULL, number)])
+
+    def cancel(self, number: int) -> None:
+        """Nobody reads the pieces of a reply any more."""
+        if number == self._streaming:
+            self._set_deadline(self._timeout_s)
+            self._channel.send([frames.encode_control(frames.CANCEL, number)])
+
     def kill(self, why: str) -> None:
         """End it now, with everything it started."""
         if self._exit_text is None:
@@ -169,6 +188,7 @@ class Scorer:
         """Kill it if it missed its deadline."""
         if now >= self._deadline:
             self._deadline = float("inf")
+            self.timed_out = True
             if self.state is State.STARTING:
                 self.start_error = start_timeout(self._timeout_s)
             self.kill(f"it took longer than {self._timeout_s:g} s")
@@ -191,6 +211,9 @@ class Scorer:
 
     def _on_replies(self, frame: frames.Frame) -> None:
         replies = frames.decode_replies(frame)
+        if len(replies) == 1 and (replies[0][2] & _PIECE_FLAGS or replies[0][0] == self._streaming):
+            self._on_piece(replies[0])
+            return
         in_flight = self.in_flight
         try:
             settled = [(in_flight[reply[0]], reply) for reply in replies]
@@ -202,6 +225,26 @@ class Scorer:
             for reply in replies:
                 in_flight.pop(reply[0], None)
         self._owner.scorer_replied(self, settled, frame.busy_us)
+        self._after_replies()
+
+    def _on_piece(self, reply: Reply) -> None:
+        """A reply that comes in pieces, each in a frame of its own."""
+        number, _, flags, *_ = reply
+        ticket = self.in_flight.get(number)
+        if ticket is None:
+            raise frames.FrameError(f"a piece of request {number}, which this scorer does not have")
+        if flags & frames.FLAG_MORE:
+            self._streaming = number
+            self._deadline = float("inf")  # it waits to be pulled: the client's pace is the connection's business
+        else:
+            self._streaming = 0
+            del self.in_flight[number]
+            self._set_deadline(self._timeout_s)
+        self._owner.scorer_streamed(self, ticket, reply)
+        self._after_replies()
+
+    def _after_replies(self) -> None:
+        in_flight = self.in_flight
         if not in_flight:
             self._deadline = float("inf")
             self._move(Event.SETTLED)

@@ -28,7 +28,7 @@ def configure(level: str) -> None:
     """One handler on stdout for the server's loggers, each record in one write."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(LineFormatter())
-    for name in ("scoring_runtime", "gunicorn.error", "asyncio"):
+    for name in ("scoring_runtime", "azmlinfsrv", "gunicorn.error", "asyncio"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(level.upper())

@@ -1,0 +1,250 @@
+"""The same server under the incumbent's name, option spelling, variables, banner and exit codes (contract 1, 8)."""
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from . import sealing, settings
+from .errors import ConfigurationError, StartError
+from .front.contract import SERVER_VERSION
+from .target import Target
+
+DEFAULT_PORT = 5001
+DEFAULT_HEALTH_PORT = 5000
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.IGNORECASE)
+
+_BANNER = (
+    ("Entry Script Name", "AZUREML_ENTRY_SCRIPT"),
+    ("Model Directory", "AZUREML_MODEL_DIR"),
+    ("Config File", "AZUREML_CONFIG_FILE"),
+    ("Worker Count", "WORKER_COUNT"),
+    ("Worker Timeout (seconds)", "WORKER_TIMEOUT"),
+    ("Server Port", "SERVER_PORT"),
+    ("Health Port", "HEALTH_PORT"),
+    ("Application Insights Enabled", "AML_APP_INSIGHTS_ENABLED"),
+    ("Application Insights Key", "AML_APP_INSIGHTS_KEY"),
+    ("Inferencing HTTP server version", "HTTP_X_MS_SERVER_VERSION"),
+    ("CORS for the specified origins", "AML_CORS_ORIGINS"),
+    ("Create dedicated endpoint for health", "SEPERATE_HEALTH_ENDPOINT"),
+)
+
+_FILE_KEYS = frozenset(
+    variable for row in settings.ROWS.values() for variable in row.env if not variable.startswith("SCORING_")
+) | {variable for _, variable in _BANNER} | {
+    "AML_APP_ROOT",
+    "AML_MDC_STORAGE_ENABLED",
+    "APP_INSIGHTS_LOG_RESPONSE_ENABLED",
+    "AZUREML_DEBUG_PORT",
+    "AZUREML_SOURCE_DIRECTORY",
+    "HOSTNAME",
+    "SCORING_TIMEOUT_MS",
+    "SERVER_VERSION_LOG_RESPONSE_ENABLED",
+    "WORKER_PRELOAD",
+    "WORKSPACE_NAME",
+}  # fmt: skip
+"""The variables that a configuration file may set."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns or raises SystemExit with the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sealing.restart_isolated(given, "scoring_runtime.azmlinfsrv")
+    parsed = _parser().parse_args(given)
+    if not (parsed.entry_script or parsed.config_file):
+        print("Error!", file=sys.stderr)
+        print(
+            "Either provide an entry_script using --entry_script or "
+            "provide a path to the configuration file using --config_file",
+            file=sys.stderr,
+        )
+        return 1
+    try:
+        _serve(parsed)
+    except StartError as error:
+        sys.stdout.flush()
+        print(f"azmlinfsrv: error: {error.message}", file=sys.stderr)
+        return error.exit_code
+
+
+def _serve(parsed: argparse.Namespace) -> NoReturn:
+    environ = sealing.seal_environment()
+    _merge(parsed, environ)
+    _merge_file(environ)
+    _report(environ)
+    chosen = settings.load(_flags(environ), environ, None)
+    found = _target(environ)
+
+    from .front import app  # gunicorn must not be imported before the environment is sealed
+    from .pool import launch
+    from .telemetry import log
+
+    plan = launch.plan(found, chosen, environ)
+    log.configure(chosen.log_level)
+    print("Initializing logger", flush=True)
+    app.run(chosen, plan)
+
+
+def _merge(parsed: argparse.Namespace, environ: dict[str, str]) -> None:
+    """Options over variables over defaults, as variables: that is how user code sees them."""
+    environ.setdefault("AML_APP_ROOT", str(Path.cwd()))
+    environ["SERVER_PORT"] = str(parsed.port)
+    separate = environ.get("SEPERATE_HEALTH_ENDPOINT") == "true"
+    if separate:
+        environ["HEALTH_PORT"] = str(parsed.health_port or DEFAULT_HEALTH_PORT)
+    else:
+        environ["HEALTH_PORT"] = str(parsed.port)
+    for value, variable in (
+        (parsed.entry_script and os.path.realpath(parsed.entry_script), "AZUREML_ENTRY_SCRIPT"),
+        (parsed.config_file and os.path.realpath(parsed.config_file), "AZUREML_CONFIG_FILE"),
+        (parsed.model_dir, "AZUREML_MODEL_DIR"),
+        (parsed.worker_count, "WORKER_COUNT"),
+        (parsed.access_control_allow_origins, "AML_CORS_ORIGINS"),
+        (parsed.appinsights_instrumentation_key, "AML_APP_INSIGHTS_KEY"),
+        (parsed.appinsights_instrumentation_key and "true", "AML_APP_INSIGHTS_ENABLED"),
+    ):
+        if value:
+            environ[variable] = str(value)
+    switch = environ.get("SERVER_VERSION_LOG_RESPONSE_ENABLED", "true")
+    if switch.lower() == "true":
+        environ["HTTP_X_MS_SERVER_VERSION"] = f"azmlinfsrv/{SERVER_VERSION}"
+
+
+def _merge_file(environ: dict[str, str]) -> None:
+    """The configuration file, below what the environment says.
+
+    A file that was named must be right. A config.json that merely lies in the application's folder is ours only if it
+    holds a variable of ours: model folders are full of others.
+    """
+    named = environ.get("AZUREML_CONFIG_FILE")
+    entry_script = Path(environ.get("AZUREML_ENTRY_SCRIPT", ""))
+    root = Path(environ["AML_APP_ROOT"])
+    for path in [Path(named)] if named else [root / "config.json", root / entry_script.parent / "config.json"]:
+        if not path.is_file() or not path.stat().st_size:
+            continue
+        values = _read_file(path, strict=named is not None)
+        for key, value in values.items():
+            if key in _FILE_KEYS and value is not None:
+                text = str(value).lower() if isinstance(value, bool) else str(value)
+                environ.setdefault(key, text)
+        return
+    if named:
+        raise ConfigurationError(f"{named}: no such configuration file. Check --config_file.")
+
+
+def _read_file(path: Path, *, strict: bool) -> dict[str, object]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        if strict:
+            raise ConfigurationError(f"{path}: the configuration file is not valid JSON: {error}.") from None
+        return {}
+    if not isinstance(document, dict):
+        if strict:
+            raise ConfigurationError(f"{path}: the configuration file holds no JSON object.")
+        return {}
+    unknown = sorted(set(document) - _FILE_KEYS)
+    if unknown and (strict or len(unknown) < len(document)):
+        print(f"Found extra keys in the config file that are not supported by the server.\nExtra keys = {unknown}")
+    return document
+
+
+def _report(environ: dict[str, str]) -> None:
+    """What the incumbent prints before it serves."""
+    if "AZUREML_MODEL_DIR" not in environ:
+        print("The environment variable 'AZUREML_MODEL_DIR' has not been set.")
+        print("Use the --model_dir command line argument to set it.")
+    key = environ.get("AML_APP_INSIGHTS_KEY")
+    wanted = environ.get("AML_APP_INSIGHTS_ENABLED") == "true" and key is not None
+    if wanted and not _UUID.match(key or ""):
+        print("Invalid Application Insights instrumentation key provided.")
+        print("Application Insights has been disabled.")
+        wanted = False
+    elif wanted:
+        print("Valid Application Insights instrumentation key provided.")
+    environ["AML_APP_INSIGHTS_ENABLED"] = "true" if wanted else "false"
+    environ.setdefault("WORKER_COUNT", "1")
+    print(f"\nAzure ML Inferencing HTTP server v{SERVER_VERSION}\n\n")
+    print("Server Settings\n---------------")
+    for label, variable in _BANNER:
+        value = environ.get(variable)
+        if value is not None and variable == "AML_APP_INSIGHTS_KEY":
+            value = "AppInsights key provided"
+        elif value is not None and variable == "AML_CORS_ORIGINS":
+            value = f"Enabling CORS for {value}"
+        print(f"{label}: {value}")
+    print("\n\nServer Routes\n---------------")
+    print(f"Liveness Probe: GET   127.0.0.1:{environ['HEALTH_PORT']}/")
+    print(f"Score:          POST  127.0.0.1:{environ['SERVER_PORT']}/score\n", flush=True)
+
+
+def _flags(environ: Mapping[str, str]) -> dict[str, object]:
+    """The settings that this command decides itself."""
+    flags: dict[str, object] = {"host": "0.0.0.0", "port": int(environ["SERVER_PORT"])}
+    if environ.get("SEPERATE_HEALTH_ENDPOINT") == "true":
+        flags["health_port"] = int(environ["HEALTH_PORT"])
+    return flags
+
+
+def _target(environ: Mapping[str, str]) -> Target:
+    """The entry script below the application's root; without one, the module `main` of the user's path."""
+    script = environ.get("AZUREML_ENTRY_SCRIPT")
+    root = Path(environ["AML_APP_ROOT"]).absolute()
+    if not script:
+        return Target("script", root / "main.py", "main", import_main=True)
+    path = root / script
+    return Target("script", path, path.stem)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number <= 0:
+        raise ValueError(text)
+    return number
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 65535:
+        raise ValueError(text)
+    return number
+
+
+class _Parser(argparse.ArgumentParser):
+    """Usage errors and help end with 1, and the options are listed on stdout."""
+
+    def error(self, message: str) -> NoReturn:
+        usage, _, listed = self.format_help().partition("\n\n")
+        print(f"\n{listed}", flush=True)
+        print(f"{usage}\n{self.prog}: error: {message}", file=sys.stderr)
+        raise SystemExit(1)
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        raise SystemExit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="azmlinfsrv", description=f"Azure ML Inferencing HTTP server v{SERVER_VERSION}")
+    parser.add_argument("--entry_script", help="path of the scoring script")
+    parser.add_argument("--model_dir", help="path of the model folder, AZUREML_MODEL_DIR to the script")
+    parser.add_argument("--appinsights_instrumentation_key", help="key of the Application Insights resource for logs")
+    parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="port to serve on (default: %(default)s)")
+    parser.add_argument(
+        "--health_port", type=_port, help=f"port of the separate health endpoint ({DEFAULT_HEALTH_PORT})"
+    )
+    parser.add_argument("--worker_count", type=_positive, help="number of processes that score (default: 1)")
+    parser.add_argument(
+        "--access_control_allow_origins", help="origins that may call from browsers, separated by commas"
+    )
+    parser.add_argument("--config_file", help="path of a JSON file of settings")
+    parser.add_argument("--rest", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
