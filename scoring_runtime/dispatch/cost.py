@@ -46,9 +46,9 @@ class CostModel:
         while len(self._buckets) <= index:
             self._buckets.append(None)
         bucket = self._buckets[index]
+        before = None if bucket is None else bucket.quantile_s
         if bucket is None:
             bucket = self._buckets[index] = _Bucket()
-        before = bucket.quantile_s
         bucket.add(busy_s)
         if bucket.quantile_s != before:
             self._largest.clear()

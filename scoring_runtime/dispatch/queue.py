@@ -113,7 +113,7 @@ class RequestQueue:
         ]
         for ticket in expired:
             self._leave(ticket)
-        if expired:
+        if len(self._line) != self.count:  # what was cancelled must not pile up while nothing is taken
             self._line = deque(ticket for ticket in self._line if ticket.waiting)
         return expired
 

@@ -82,6 +82,7 @@ class Connection(asyncio.Protocol):
         self.exchanges: deque[Exchange] = deque()  # in the order of their requests; the first is answered first
         self.held: deque[Exchange] = deque()  # the last of them, not begun yet
         self.reading = True
+        self.writing = False
         self.write_stalled_at = NEVER
         self.write_backlog_bytes = 0
 
@@ -156,12 +157,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.server.connection_closed(self)
-        for exchange in self.exchanges:
-            self.server.cancel(exchange)
-            if exchange.stream is not None:
-                exchange.stream.cancel()
-        self.exchanges.clear()
-        self.held.clear()
+        self._abandon()
         self.body = []
 
     def pause_writing(self) -> None:
@@ -271,8 +267,11 @@ class Connection(asyncio.Protocol):
             return
         self.transport.write(data)
         if stream.ended:
-            exchange.response = b""
             self._write_due()
+
+    def is_last(self, exchange: Exchange) -> bool:
+        """Whether no other request of this connection waits for its answer behind this one."""
+        return not self.exchanges or self.exchanges[-1] is exchange
 
     def keeps_up(self, exchange: Exchange) -> bool:
         """Whether the client reads what it is sent, and `exchange` is the one it is being sent."""
@@ -280,34 +279,37 @@ class Connection(asyncio.Protocol):
 
     def _write_due(self) -> None:
         """Write the responses that are there, in the order of the requests."""
+        if self.writing:  # called by a request that this very loop began: the loop will come to it
+            return
+        self.writing = True
         exchanges = self.exchanges
-        while exchanges:
-            exchange = exchanges[0]
-            response = exchange.response
-            if exchange.stream is not None:
-                held, exchange.stream.held = exchange.stream.held, []
-                self.transport.writelines(held)
-                if not exchange.stream.ended:
-                    exchange.stream.pull()
-                    return
-            elif response is None:
-                return
-            exchanges.popleft()
-            if exchange.stream is not None:
-                pass
-            elif type(response) is bytes:
-                self.transport.write(response)
-            else:
-                self.transport.writelines(cast(list[Any], response))
-            if not exchange.keep_alive:
+        while exchanges and self._write_first(exchanges[0]):
+            if not exchanges.popleft().keep_alive:
                 self._finish()
-                return
+                break
             if self.held:
                 begun = self.held.popleft()
                 self._update_reading()
                 self.server.begin(begun)
-        if self.phase is BUSY:
+        self.writing = False
+        if self.phase is BUSY and not exchanges:
             self._enter(IDLE)
+
+    def _write_first(self, exchange: Exchange) -> bool:
+        """Write what there is of a response; True when that was all of it."""
+        stream = exchange.stream
+        if stream is not None:
+            held, stream.held = stream.held, []
+            self.transport.writelines(held)
+            if not stream.ended:
+                stream.pull()
+            return stream.ended
+        response = exchange.response
+        if type(response) is bytes:
+            self.transport.write(response)
+        elif response is not None:
+            self.transport.writelines(cast(list[Any], response))
+        return response is not None
 
     def close_when_idle(self) -> None:
         """The server drains: close now if nothing is under way, otherwise after the next answer."""
@@ -348,6 +350,8 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, refusal: RequestError) -> None:
         """Answer with an error, in order, and let nothing follow."""
+        if self.transport.is_closing():
+            return
         self.refusal = refusal
         self._enter(LINGER)
         self.body = []
@@ -357,16 +361,22 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         """The last answer is written: close, but let a client that is still sending read it first."""
-        for late in self.exchanges:
-            self.server.cancel(late)
-        self.exchanges.clear()
-        self.held.clear()
+        self._abandon()
         if self.refusal is None:
             self.transport.close()
             return
         self._enter(LINGER)
         if self.transport.can_write_eof():
             self.transport.write_eof()
+
+    def _abandon(self) -> None:
+        """Nobody will read the answers that are not written yet."""
+        for exchange in self.exchanges:
+            self.server.cancel(exchange)
+            if exchange.stream is not None:
+                exchange.stream.cancel()
+        self.exchanges.clear()
+        self.held.clear()
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase

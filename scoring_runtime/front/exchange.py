@@ -155,7 +155,8 @@ class Exchange(Ticket):
         """The head of the response, with what the contract adds to it; settles whether the connection stays."""
         request = self.request
         server = self.connection.server
-        self.keep_alive = self.keep_alive and request.keep_alive and not server.closing
+        last = server.closing and self.connection.is_last(self)
+        self.keep_alive = self.keep_alive and request.keep_alive and not last
         link = b"close" if not self.keep_alive else b"keep-alive" if request.http_10 else b""
         if server.contract is not None:
             extra_lines += server.contract.lines(request.identity, request.method, request.headers, request.found)

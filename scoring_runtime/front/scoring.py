@@ -29,8 +29,8 @@ METHODS = {name.encode(): number for name, number in frames.METHODS.items()}
 MAX_POLLS = 4
 """Looks at the sockets, at most, before what has come in is sent."""
 
-FRAME_SLACK_S = 5.0
-"""How much longer than its requests' own limits a frame may take before its scorer is taken to hang."""
+FRAME_SLACK_S = 1.0
+"""How much longer than run() may take a scorer may be silent before it is taken to hang."""
 
 
 class Scoring:
@@ -93,7 +93,7 @@ class Scoring:
             frame = batcher.take_frame(self.queue, self.cost, self._frame_limits, len(pool.idle))
             scorer = pool.idle.pop()
             self._metrics.dispatched(len(frame))
-            scorer.send(frame, self._run_timeout_s * len(frame) + FRAME_SLACK_S)
+            scorer.send(frame, self._run_timeout_s + FRAME_SLACK_S)
 
     def replied(self, scorer: Scorer, settled: list[tuple[Ticket, Reply]], busy_us: int) -> None:
         """Replies came: settle each request alone."""

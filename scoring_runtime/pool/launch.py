@@ -34,6 +34,8 @@ class Launched:
     process: "subprocess.Popen[bytes]"
     channel: socket.socket
     progress: progress.Progress
+    outputs: tuple[int, int] | None
+    """Our ends of the pipes of its stdout and stderr, when it was given pipes."""
 
 
 def plan(target: Target, settings: Settings, environ: Mapping[str, str]) -> LaunchPlan:
@@ -78,27 +80,40 @@ def user_python(settings: Settings, environ: Mapping[str, str]) -> str:
     return sys.executable
 
 
-def launch(plan: LaunchPlan) -> Launched:
-    """Start one scorer and say HELLO to it; ScorerStartError when the interpreter cannot be started."""
+def launch(plan: LaunchPlan, *, piped: bool = False) -> Launched:
+    """Start one scorer and say HELLO to it; ScorerStartError when the interpreter cannot be started.
+
+    piped: its stdout and stderr are pipes, whose other ends come back; otherwise they are ours.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     shared_file = progress.create_shared_file()
+    stdout, stderr = (os.pipe(), os.pipe()) if piped else (None, None)
     try:
         process = subprocess.Popen(
             (*plan.arguments, str(theirs.fileno()), str(shared_file)),
             env=plan.environ,
             stdin=subprocess.DEVNULL,
+            stdout=stdout[1] if stdout else None,
+            stderr=stderr[1] if stderr else None,
             pass_fds=(theirs.fileno(), shared_file),
             start_new_session=True,  # a Ctrl-C in the terminal is the front's to act on; a kill reaches the whole group
         )
     except OSError as error:
         ours.close()
+        for pipe in (stdout, stderr):
+            if pipe:
+                os.close(pipe[0])
         raise ScorerStartError(
             f"{plan.arguments[0]}: cannot start the interpreter: {error.strerror}. Name another one with --python."
         ) from None
     else:
         ours.sendall(frames.encode_json(frames.HELLO, dict(plan.hello)))
-        return Launched(process, ours, progress.Progress(shared_file))
+        outputs = (stdout[0], stderr[0]) if stdout and stderr else None
+        return Launched(process, ours, progress.Progress(shared_file), outputs)
     finally:
+        for pipe in (stdout, stderr):
+            if pipe:
+                os.close(pipe[1])
         theirs.close()
         os.close(shared_file)
 

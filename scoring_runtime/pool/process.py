@@ -21,6 +21,7 @@ from ..errors import ScorerStartError
 from ..scorer import frames
 from .channel import Channel
 from .launch import LaunchPlan, describe_exit, launch
+from .output import OutputPipe
 from .probe import start_timeout
 
 logger = logging.getLogger("scoring_runtime.pool")
@@ -129,7 +130,8 @@ class Scorer:
         self._exit_text: str | None = None
         self._closed = False
         self._channel = Channel(self._on_frame, self._on_channel_closed)
-        launched = launch(plan)
+        launched = launch(plan, piped=True)
+        self._outputs = [OutputPipe(loop, ours, 1 + index) for index, ours in enumerate(launched.outputs or ())]
         self._process = launched.process
         self._progress = launched.progress
         self.pid = self._process.pid
@@ -239,13 +241,15 @@ class Scorer:
         else:
             self._streaming = 0
             del self.in_flight[number]
-            self._set_deadline(self._timeout_s)
         self._owner.scorer_streamed(self, ticket, reply)
         self._after_replies()
 
     def _after_replies(self) -> None:
         in_flight = self.in_flight
-        if not in_flight:
+        if in_flight:
+            if not self._streaming:
+                self._set_deadline(self._timeout_s)  # they run one after the other: the next one has its own time
+        else:
             self._deadline = float("inf")
             self._move(Event.SETTLED)
             if self.state is State.DRAINING:
@@ -282,6 +286,8 @@ class Scorer:
             self.start_error = ScorerStartError(f"the scorer {self._exit_text} while it loaded.")
         self._move(Event.ENDED)
         self._kill_group()  # what it left behind
+        for output in self._outputs:
+            output.close()
         begun = self._progress.read()
         self._progress.close()
         unsettled = [(ticket, number <= begun) for number, ticket in self.in_flight.items()]
