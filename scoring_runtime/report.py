@@ -17,7 +17,7 @@ def _onnx_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("input", _tensor(tensor)) for tensor in info["inputs"]]
     rows += [("output", _tensor(tensor)) for tensor in info["outputs"]]
     if info["batchable"]:
-        batching = f"yes: proved at warm-up, within {info['tolerance']}"
+        batching = f"yes: proved at warm-up{_within(info['tolerance'])}"
     else:
         batching = f"no: {info['why_not_batchable']}"
     rows.append(("batchable", batching))
@@ -26,6 +26,13 @@ def _onnx_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append(("onnxruntime", str(info["onnxruntime"])))
     rows.append(("load, warm-up", f"{info['load_ms']:.0f} ms, {info['warm_up_ms']:.0f} ms"))
     return rows
+
+
+def _within(tolerance: dict[str, float] | None) -> str:
+    """The tolerance of float32 outputs, in words."""
+    if not tolerance:
+        return ""
+    return f", within {tolerance['relative']:g} of a value or {tolerance['of_largest']:g} of the largest one"
 
 
 def _script_rows(info: dict[str, Any]) -> list[tuple[str, str]]:

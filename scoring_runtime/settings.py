@@ -98,7 +98,11 @@ class Settings:
         "AZUREML_MODEL_DIR",
     )
     python: str | None = _row(
-        None, _text, "EXE", "interpreter that runs score.py (default: python3 on PATH)", "SCORING_PYTHON"
+        None,
+        _text,
+        "EXE",
+        "interpreter that runs score.py (default: of the active environment, else this server's own)",
+        "SCORING_PYTHON",
     )
     app_root: str | None = _row(
         None, _text, "DIR", "folder on the user's sys.path (default: the working directory)", "AML_APP_ROOT"

@@ -26,6 +26,11 @@ class LaunchPlan:
     environ: Mapping[str, str]
     hello: Mapping[str, Any]
 
+    @property
+    def target(self) -> str:
+        """The file that is served."""
+        return str(self.hello["target"])
+
 
 @dataclass
 class Launched:

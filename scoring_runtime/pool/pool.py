@@ -145,7 +145,7 @@ class Pool:
         self._draining = True
         for seat in self._seats:
             if seat.scorer is not None:
-                seat.scorer.kill(why)
+                seat.scorer.kill(why, logging.INFO)
 
     # What scorers tell
 
@@ -189,7 +189,8 @@ class Pool:
         if not self._booted:
             self._draining = True
             self._on_boot_failed(
-                scorer.start_error or ScorerStartError(f"the scorer {scorer.exit_text} after it had loaded.")
+                scorer.start_error
+                or ScorerStartError(f"{self._plan.target}: the scorer {scorer.exit_text} after it had loaded.")
             )
             return
         self._restart_later(seat, scorer)

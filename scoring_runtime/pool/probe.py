@@ -1,5 +1,6 @@
 """Load a target once, in a scorer of its own, and report what it is: `scoring-runtime check`. Blocking."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,18 +19,24 @@ def probe(plan: LaunchPlan, timeout_s: float) -> dict[str, Any]:
     """What READY says; ScorerStartError when the scorer says FATAL, dies, or takes longer than `timeout_s`."""
     scorer = launch(plan)
     try:
-        return _await_ready(scorer, time.monotonic() + timeout_s, timeout_s)
+        return _await_ready(scorer, plan, timeout_s)
     finally:
         scorer.channel.close()
         scorer.progress.close()
-        try:
-            scorer.process.wait(EXIT_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(scorer.process.pid, signal.SIGKILL)
-            scorer.process.wait()
+        _end(scorer.process)
 
 
-def _await_ready(scorer: Launched, deadline: float, timeout_s: float) -> dict[str, Any]:
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Wait for a scorer whose channel is closed, and leave nothing of what it started."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(EXIT_TIMEOUT_S)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _await_ready(scorer: Launched, plan: LaunchPlan, timeout_s: float) -> dict[str, Any]:
+    deadline = time.monotonic() + timeout_s
     decoder = frames.Decoder()
     while True:
         scorer.channel.settimeout(max(0.001, deadline - time.monotonic()))
@@ -37,9 +44,10 @@ def _await_ready(scorer: Launched, deadline: float, timeout_s: float) -> dict[st
             data = scorer.channel.recv(65536)
         except TimeoutError:
             os.killpg(scorer.process.pid, signal.SIGKILL)
-            raise start_timeout(timeout_s) from None
+            raise start_timeout(plan, timeout_s) from None
         if not data:
-            raise ScorerStartError(f"the scorer {describe_exit(scorer.process.wait())} while it loaded.")
+            _end(scorer.process)
+            raise ended_early(plan, describe_exit(scorer.process.returncode))
         for frame in decoder.feed(data):
             message = frames.decode_json(frame)
             if frame.kind == frames.FATAL:
@@ -47,8 +55,13 @@ def _await_ready(scorer: Launched, deadline: float, timeout_s: float) -> dict[st
             return message
 
 
-def start_timeout(timeout_s: float) -> ScorerStartError:
+def start_timeout(plan: LaunchPlan, timeout_s: float) -> ScorerStartError:
     """The error of a scorer that did not get ready in time."""
     return ScorerStartError(
-        f"the scorer was not ready after {timeout_s:g} s. Raise --start-timeout-s if it needs longer."
+        f"{plan.target}: the scorer was not ready after {timeout_s:g} s. Raise --start-timeout-s if it needs longer."
     )
+
+
+def ended_early(plan: LaunchPlan, exit_text: str) -> ScorerStartError:
+    """The error of a scorer that ended before it was ready, and did not say why."""
+    return ScorerStartError(f"{plan.target}: the scorer {exit_text} while it loaded. What it printed may say why.")

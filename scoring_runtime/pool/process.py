@@ -22,7 +22,7 @@ from ..scorer import frames
 from .channel import Channel
 from .launch import LaunchPlan, describe_exit, launch
 from .output import OutputPipe
-from .probe import start_timeout
+from .probe import ended_early, start_timeout
 
 logger = logging.getLogger("scoring_runtime.pool")
 
@@ -121,6 +121,7 @@ class Scorer:
         self.timed_out = False
         self.frame_count = 0
         self.in_flight: dict[int, Ticket] = {}
+        self._plan = plan
         self._owner = owner
         self._ids = ids
         self._loop = loop
@@ -180,10 +181,10 @@ class Scorer:
             self._set_deadline(self._timeout_s)
             self._channel.send([frames.encode_control(frames.CANCEL, number)])
 
-    def kill(self, why: str) -> None:
+    def kill(self, why: str, level: int = logging.ERROR) -> None:
         """End it now, with everything it started."""
         if self._exit_text is None:
-            logger.error("Scorer %d (pid %d) is killed: %s.", self.number, self.pid, why)
+            logger.log(level, "Scorer %d (pid %d) is killed: %s.", self.number, self.pid, why)
             self._kill_group()
 
     def check_deadline(self, now: float) -> None:
@@ -192,7 +193,7 @@ class Scorer:
             self._deadline = float("inf")
             self.timed_out = True
             if self.state is State.STARTING:
-                self.start_error = start_timeout(self._timeout_s)
+                self.start_error = start_timeout(self._plan, self._timeout_s)
             self.kill(f"it took longer than {self._timeout_s:g} s")
 
     # What the process does
@@ -283,7 +284,7 @@ class Scorer:
         if self.state is State.DEAD:
             return
         if self.state is State.STARTING and self.start_error is None:
-            self.start_error = ScorerStartError(f"the scorer {self._exit_text} while it loaded.")
+            self.start_error = ended_early(self._plan, self.exit_text)
         self._move(Event.ENDED)
         self._kill_group()  # what it left behind
         for output in self._outputs:

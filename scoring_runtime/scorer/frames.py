@@ -118,7 +118,7 @@ def decode_json(frame: Frame) -> Dict[str, Any]:
     """The JSON object of a HELLO, READY or FATAL frame; FrameError when it is none."""
     try:
         message = json.loads(str(frame.payload, "utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FrameError("frame of kind %d holds no JSON: %s" % (frame.kind, error)) from None
     if not isinstance(message, dict):
         raise FrameError("frame of kind %d holds JSON that is not an object" % frame.kind)

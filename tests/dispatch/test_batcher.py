@@ -1,0 +1,128 @@
+"""Natural batching, with scorers that are numbers and a clock that is a variable."""
+
+import heapq
+from typing import NamedTuple
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scoring_runtime.dispatch.batcher import FrameLimits, take_frame
+from scoring_runtime.dispatch.cost import CostModel
+from scoring_runtime.dispatch.queue import RequestQueue, Ticket
+
+ROOMY = FrameLimits(max_count=128, max_bytes=1 << 20, target_s=1.0)
+CHEAP_S = 0.000001
+
+
+def line_of(count: int, size: int = 1) -> tuple[RequestQueue, list[Ticket]]:
+    queue, tickets = RequestQueue(), [Ticket() for _ in range(count)]
+    for ticket in tickets:
+        ticket.body = b"x" * size
+        queue.push(ticket)
+    return queue, tickets
+
+
+def cost_of(**times_s: float) -> CostModel:
+    """A model that has seen frames: `n4=0.1` is one of four requests that took 0.1 s."""
+    cost = CostModel()
+    for name, time_s in times_s.items():
+        cost.observe(int(name[1:]), time_s)
+    return cost
+
+
+def test_nothing_waits_nothing_goes():
+    assert take_frame(RequestQueue(), CostModel(), ROOMY, idle_scorers=1) == []
+
+
+def test_what_waits_goes_together():
+    queue, tickets = line_of(50)
+    assert take_frame(queue, cost_of(n1=CHEAP_S), ROOMY, idle_scorers=1) == tickets
+
+
+def test_the_first_frame_of_an_unknown_engine_holds_one_request():
+    queue, tickets = line_of(50)
+    assert take_frame(queue, CostModel(), ROOMY, idle_scorers=1) == tickets[:1]
+
+
+def test_a_frame_is_bounded_by_count():
+    queue, tickets = line_of(50)
+    limits = FrameLimits(7, 1 << 20, 1.0)
+    assert take_frame(queue, cost_of(n1=CHEAP_S), limits, idle_scorers=1) == tickets[:7]
+
+
+def test_a_frame_is_bounded_by_bytes():
+    queue, tickets = line_of(50, size=10)
+    limits = FrameLimits(128, 35, 1.0)
+    assert take_frame(queue, cost_of(n1=CHEAP_S), limits, idle_scorers=1) == tickets[:3]
+
+
+def test_a_frame_is_bounded_by_what_it_is_predicted_to_cost():
+    queue, tickets = line_of(50)
+    limits = FrameLimits(128, 1 << 20, target_s=0.025)
+    assert take_frame(queue, cost_of(n1=0.004), limits, idle_scorers=1) == tickets[:4]
+
+
+def test_one_request_goes_whatever_it_costs():
+    queue, tickets = line_of(2, size=1000)
+    limits = FrameLimits(128, max_bytes=1, target_s=0.001)
+    assert take_frame(queue, cost_of(n1=60.0), limits, idle_scorers=1) == tickets[:1]
+
+
+def test_idle_scorers_share_what_waits():
+    queue, tickets = line_of(10)
+    cost = cost_of(n1=CHEAP_S)
+    shares = [take_frame(queue, cost, ROOMY, idle_scorers=idle) for idle in (4, 3, 2, 1)]
+    assert [len(share) for share in shares] == [3, 3, 2, 2]
+    assert [ticket for share in shares for ticket in share] == tickets
+
+
+def test_no_scorer_stays_idle_while_another_one_has_two():
+    queue, _ = line_of(3)
+    shares = [take_frame(queue, cost_of(n1=CHEAP_S), ROOMY, idle_scorers=idle) for idle in (3, 2, 1)]
+    assert [len(share) for share in shares] == [1, 1, 1]
+
+
+class Done(NamedTuple):
+    """A frame that a scorer has, in the order in which frames end."""
+
+    at_s: float
+    number: int
+    frame: list[Ticket]
+    took_s: float
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrivals_ms=st.lists(st.integers(0, 50), max_size=60),
+    scorers=st.integers(1, 4),
+    one_s=st.sampled_from([0.0001, 0.002, 0.04]),
+    stacks=st.booleans(),
+    max_count=st.integers(1, 20),
+)
+def test_a_day_at_work(arrivals_ms, scorers, one_s, stacks, max_count):
+    """Whatever arrives when: everything is run once and in order, bounds hold, and no scorer idles while anything waits."""
+    queue, cost = RequestQueue(), CostModel()
+    limits = FrameLimits(max_count, 1 << 20, 0.025)
+    arriving = [(at_ms / 1000, Ticket()) for at_ms in sorted(arrivals_ms)]
+    tickets = [ticket for _, ticket in arriving]
+    begun: list[Ticket] = []
+    busy: list[Done] = []
+    number = 0
+    while arriving or busy:
+        if arriving and (not busy or arriving[0][0] <= busy[0].at_s):
+            now, ticket = arriving.pop(0)
+            queue.push(ticket)
+        else:
+            now, _, frame, took_s = heapq.heappop(busy)
+            cost.observe(len(frame), took_s)
+        while queue.count and len(busy) < scorers:
+            predicted_s = {size: cost.predict_s(size) for size in range(1, max_count + 1)}
+            frame = take_frame(queue, cost, limits, scorers - len(busy))
+            assert 1 <= len(frame) <= max_count
+            assert len(frame) == 1 or (predicted_s[len(frame)] or 1.0) <= limits.target_s
+            begun += frame
+            number += 1
+            took_s = one_s * (1 if stacks else len(frame))
+            heapq.heappush(busy, Done(now + took_s, number, frame, took_s))
+        assert not queue.count or len(busy) == scorers
+    assert begun == tickets

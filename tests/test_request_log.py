@@ -1,0 +1,88 @@
+"""The lines that requests leave in the log, and the lines that scorers print: whole, whoever else prints."""
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoring_runtime.pool.output import MAX_LINE_BYTES, LineCutter, OutputPipe
+from scoring_runtime.telemetry.requests import RequestLog
+
+
+def logged(write: Callable[[RequestLog], None], at: float = 1763828766.964) -> list[str]:
+    source, target = os.pipe()
+    scheduled: list[Callable[[], None]] = []
+    log = RequestLog(scheduled.append, target, lambda: at)
+    write(log)
+    for flush in scheduled:
+        flush()
+    os.close(target)
+    with os.fdopen(source) as lines:
+        return lines.read().splitlines()
+
+
+def test_the_lines_of_a_request() -> None:
+    def write(log: RequestLog) -> None:
+        log.scored(b"POST", b"/score", 200, 0.000625, 10)
+        log.scored(b"POST", b"/score", 200, 1.0, None)
+        log.answered(b"127.0.0.1", b"POST", b"/score", False, 200, 10, b"", b"curl/7.88.1")
+        log.answered(b"127.0.0.1", b"GET", b"/", False, 200, 7, b"", b"probe")
+
+    pid = os.getpid()
+    assert logged(write) == [
+        f"2025-11-22 16:26:06,964 I [{pid}] azmlinfsrv - POST /score 200 0.625ms 10",
+        f"2025-11-22 16:26:06,964 I [{pid}] azmlinfsrv - POST /score 200 1000.000ms N/A",
+        f"2025-11-22 16:26:06,964 I [{pid}] gunicorn.access - "
+        '127.0.0.1 - - [22/Nov/2025:16:26:06 +0000] "POST /score HTTP/1.1" 200 10 "-" "curl/7.88.1"',
+    ]
+
+
+def test_a_header_cannot_end_its_quotes() -> None:
+    (line,) = logged(lambda log: log.answered(b"::1", b"GET", b"/x", True, 404, 3, b'a"b', b"c\\"))
+    assert line.endswith('"GET /x HTTP/1.0" 404 3 "a\\"b" "c\\\\"')
+
+
+def test_lines_of_one_turn_are_one_write() -> None:
+    scheduled: list[Callable[[], None]] = []
+    log = RequestLog(scheduled.append, 1, lambda: 0.0)
+    for _ in range(3):
+        log.warned(b"x")
+    assert len(scheduled) == 1
+
+
+@given(st.lists(st.binary(max_size=20)), st.lists(st.integers(0, 400)))
+def test_a_cutter_gives_whole_lines_however_the_stream_is_split(lines: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(line.replace(b"\n", b"") + b"\n" for line in lines) + b"rest"
+    cutter = LineCutter()
+    out = []
+    marks = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    for start, end in zip(marks, marks[1:], strict=False):
+        piece = cutter.feed(stream[start:end])
+        assert piece == b"" or piece.endswith(b"\n")
+        out.append(piece)
+    out.append(cutter.finish())
+    assert b"".join(out) == stream + b"\n"
+
+
+def test_a_line_without_an_end_is_passed_on_in_parts() -> None:
+    cutter = LineCutter()
+    assert cutter.feed(b"x" * MAX_LINE_BYTES) == b""
+    assert len(cutter.feed(b"x")) == MAX_LINE_BYTES + 1
+
+
+def test_what_a_dead_writer_left_in_its_pipe_is_copied() -> None:
+    async def copy() -> bytes:
+        source, writer = os.pipe()
+        reader, target = os.pipe()
+        pipe = OutputPipe(asyncio.get_running_loop(), source, target)
+        os.write(writer, b"one\ntwo")
+        pipe.close()
+        pipe.close()
+        os.close(writer)
+        os.close(target)
+        with os.fdopen(reader, "rb") as copied:
+            return copied.read()
+
+    assert asyncio.run(copy()) == b"one\ntwo\n"
