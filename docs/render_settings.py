@@ -33,7 +33,9 @@ OTHERS = """\
 | variable | what |
 |---|---|
 | `AZUREML_CONDA_ENVIRONMENT_PATH`, `VIRTUAL_ENV`, `CONDA_PREFIX` | without `--python`: the first of these folders with a `bin/python` gives the interpreter that runs score.py; if none does, it is the server's own |
+| `AML_APP_INSIGHTS_ENABLED`, `AML_APP_INSIGHTS_KEY` | `true`, and the key of an Application Insights resource: the same as the connection string `InstrumentationKey=` with that key |
 | `AZUREML_SOURCE_DIRECTORY` | a folder below the app root, put on score.py's `sys.path` too |
+| `HOSTNAME` | the name of this container for Application Insights |
 | `SERVER_VERSION_LOG_RESPONSE_ENABLED` | anything but `true`: a script's answers carry no `x-ms-server-version`, or the one that `HTTP_X_MS_SERVER_VERSION` holds |
 
 `azmlinfsrv` has options of its own, which `azmlinfsrv --help` lists, and reads the same variables.
@@ -63,6 +65,8 @@ def _default(name: str, value: Any) -> str:
         return "none"
     if name.endswith("_bytes"):
         return f"{value}{_in_binary_units(value)}"
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import re
 import sys
@@ -13,6 +14,8 @@ from . import sealing, settings
 from .errors import ConfigurationError, StartError
 from .front.contract import SERVER_VERSION
 from .target import Target
+
+logger = logging.getLogger("azmlinfsrv")
 
 DEFAULT_PORT = 5001
 DEFAULT_HEALTH_PORT = 5000
@@ -56,59 +59,91 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     sealing.restart_isolated(given, "scoring_runtime.azmlinfsrv")
     parsed = _parser().parse_args(given)
+    environ = sealing.seal_environment()
+
+    from .telemetry import log  # it imports gunicorn: not before the environment is sealed
+
+    log.configure("info")
     if not (parsed.entry_script or parsed.config_file):
-        print("Error!", file=sys.stderr)
-        print(
+        logger.error("Error!")
+        logger.error(
             "Either provide an entry_script using --entry_script or "
-            "provide a path to the configuration file using --config_file",
-            file=sys.stderr,
+            "provide a path to the configuration file using --config_file"
         )
         return 1
     try:
-        _serve(parsed)
+        _serve(parsed, environ)
+    except ConfigurationError as error:
+        if error.exit_code == 3:
+            logger.critical(_CONFIGURATION_ERROR, error.message)
+        else:
+            print(f"azmlinfsrv: error: {error.message}", file=sys.stderr)
+        return error.exit_code
     except StartError as error:
         sys.stdout.flush()
         print(f"azmlinfsrv: error: {error.message}", file=sys.stderr)
         return error.exit_code
 
 
-def _serve(parsed: argparse.Namespace) -> NoReturn:
-    environ = sealing.seal_environment()
+_CONFIGURATION_ERROR = f"""
+===============Configuration Error=================
+%s
+{"=" * 51}"""
+
+
+def _serve(parsed: argparse.Namespace, environ: dict[str, str]) -> NoReturn:
     _merge(parsed, environ)
-    _merge_file(environ)
+    config_error = None
+    try:
+        _merge_file(environ)
+    except ConfigurationError as error:
+        config_error = error
     _report(environ)
+    if config_error is not None:
+        raise config_error
     chosen = settings.load(_flags(environ), environ, None)
     found = _target(environ)
 
-    from .front import app  # gunicorn must not be imported before the environment is sealed
+    from .front import app
     from .pool import launch
     from .telemetry import log
 
     plan = launch.plan(found, chosen, environ)
     log.configure(chosen.log_level)
     print("Initializing logger", flush=True)
+    logger.info("Starting up app insights client")
+    if chosen.cors_origins:
+        origins = ", ".join(origin.strip() for origin in chosen.cors_origins.split(","))
+        logger.info("Enabling CORS for the following origins: %s", origins)
+    if "AML_DBG_MODEL_INFO" in environ or "AML_DBG_RESOURCE_INFO" in environ:
+        logger.warning(
+            "The debuggability features have been removed. If you have a use case for them please reach out to us."
+        )
     app.run(chosen, plan)
 
 
 def _merge(parsed: argparse.Namespace, environ: dict[str, str]) -> None:
     """Options over variables over defaults, as variables: that is how user code sees them."""
     environ.setdefault("AML_APP_ROOT", str(Path.cwd()))
-    environ["SERVER_PORT"] = str(parsed.port)
-    separate = environ.get("SEPERATE_HEALTH_ENDPOINT") == "true"
-    if separate:
+    environ["SERVER_PORT"] = str(parsed.port or DEFAULT_PORT)
+    if environ.get("SEPERATE_HEALTH_ENDPOINT") == "true":
         environ["HEALTH_PORT"] = str(parsed.health_port or DEFAULT_HEALTH_PORT)
-    else:
+    elif parsed.port is not None:
         environ["HEALTH_PORT"] = str(parsed.port)
+    else:
+        environ.setdefault("HEALTH_PORT", str(DEFAULT_PORT))
+    environ["TRANSPORT_PROTOCOL"] = "rest" if parsed.rest else "grpc"
+    key = parsed.appinsights_instrumentation_key
     for value, variable in (
-        (parsed.entry_script and os.path.realpath(parsed.entry_script), "AZUREML_ENTRY_SCRIPT"),
-        (parsed.config_file and os.path.realpath(parsed.config_file), "AZUREML_CONFIG_FILE"),
+        (os.path.realpath(parsed.entry_script) if parsed.entry_script else None, "AZUREML_ENTRY_SCRIPT"),
+        (os.path.realpath(parsed.config_file) if parsed.config_file else None, "AZUREML_CONFIG_FILE"),
         (parsed.model_dir, "AZUREML_MODEL_DIR"),
         (parsed.worker_count, "WORKER_COUNT"),
         (parsed.access_control_allow_origins, "AML_CORS_ORIGINS"),
-        (parsed.appinsights_instrumentation_key, "AML_APP_INSIGHTS_KEY"),
-        (parsed.appinsights_instrumentation_key and "true", "AML_APP_INSIGHTS_ENABLED"),
+        (key, "AML_APP_INSIGHTS_KEY"),
+        (None if key is None else "true", "AML_APP_INSIGHTS_ENABLED"),
     ):
-        if value:
+        if value is not None:
             environ[variable] = str(value)
     switch = environ.get("SERVER_VERSION_LOG_RESPONSE_ENABLED", "true")
     if switch.lower() == "true":
@@ -118,23 +153,25 @@ def _merge(parsed: argparse.Namespace, environ: dict[str, str]) -> None:
 def _merge_file(environ: dict[str, str]) -> None:
     """The configuration file, below what the environment says.
 
-    A file that was named must be right. A config.json that merely lies in the application's folder is ours only if it
-    holds a variable of ours: model folders are full of others.
+    A file that was named must be right, if it is there. A config.json that merely lies in the application's folder is
+    ours only if it holds a variable of ours: model folders are full of others.
     """
-    named = environ.get("AZUREML_CONFIG_FILE")
+    named = Path(environ["AZUREML_CONFIG_FILE"]) if environ.get("AZUREML_CONFIG_FILE") else None
     entry_script = Path(environ.get("AZUREML_ENTRY_SCRIPT", ""))
     root = Path(environ["AML_APP_ROOT"])
-    for path in [Path(named)] if named else [root / "config.json", root / entry_script.parent / "config.json"]:
-        if not path.is_file() or not path.stat().st_size:
+    for path in (named, root / "config.json", root / entry_script.parent / "config.json"):
+        if path is None:
             continue
-        values = _read_file(path, strict=named is not None)
+        if not path.is_file() or not path.stat().st_size:
+            if path is named:
+                logger.warning("%s: there is no such file, or nothing in it. It is not used.", path)
+            continue
+        values = _read_file(path, strict=path is named)
         for key, value in values.items():
             if key in _FILE_KEYS and value is not None:
                 text = str(value).lower() if isinstance(value, bool) else str(value)
                 environ.setdefault(key, text)
         return
-    if named:
-        raise ConfigurationError(f"{named}: no such configuration file. Check --config_file.")
 
 
 def _read_file(path: Path, *, strict: bool) -> dict[str, object]:
@@ -142,15 +179,17 @@ def _read_file(path: Path, *, strict: bool) -> dict[str, object]:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         if strict:
-            raise ConfigurationError(f"{path}: the configuration file is not valid JSON: {error}.") from None
+            raise ConfigurationError(f"Invalid config file!: {path} is not valid JSON: {error}.") from None
         return {}
     if not isinstance(document, dict):
         if strict:
-            raise ConfigurationError(f"{path}: the configuration file holds no JSON object.")
+            raise ConfigurationError(f"Invalid config file!: {path} holds no JSON object.")
         return {}
     unknown = sorted(set(document) - _FILE_KEYS)
     if unknown and (strict or len(unknown) < len(document)):
-        print(f"Found extra keys in the config file that are not supported by the server.\nExtra keys = {unknown}")
+        logger.warning(
+            "Found extra keys in the config file that are not supported by the server.\nExtra keys = %s", unknown
+        )
     return document
 
 
@@ -201,14 +240,17 @@ def _target(environ: Mapping[str, str]) -> Target:
     return Target("script", path, path.stem)
 
 
-def _positive(text: str) -> int:
+# The names of these two stand in the messages about values that they refuse.
+
+
+def validate_worker_count(text: str) -> int:
     number = int(text)
     if number <= 0:
         raise ValueError(text)
     return number
 
 
-def _port(text: str) -> int:
+def validate_port(text: str) -> int:
     number = int(text)
     if not 1 <= number <= 65535:
         raise ValueError(text)
@@ -233,11 +275,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--entry_script", help="path of the scoring script")
     parser.add_argument("--model_dir", help="path of the model folder, AZUREML_MODEL_DIR to the script")
     parser.add_argument("--appinsights_instrumentation_key", help="key of the Application Insights resource for logs")
-    parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="port to serve on (default: %(default)s)")
+    parser.add_argument("--port", type=validate_port, help=f"port to serve on (default: {DEFAULT_PORT})")
     parser.add_argument(
-        "--health_port", type=_port, help=f"port of the separate health endpoint ({DEFAULT_HEALTH_PORT})"
+        "--health_port", type=validate_port, help=f"port of the separate health endpoint ({DEFAULT_HEALTH_PORT})"
     )
-    parser.add_argument("--worker_count", type=_positive, help="number of processes that score (default: 1)")
+    parser.add_argument(
+        "--worker_count", type=validate_worker_count, help="number of processes that score (default: 1)"
+    )
     parser.add_argument(
         "--access_control_allow_origins", help="origins that may call from browsers, separated by commas"
     )

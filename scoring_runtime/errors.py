@@ -14,6 +14,7 @@ ScoringRuntimeError
     ├── RequestTimeout          408
     ├── BodyTooLarge            413
     ├── TargetTooLong           414
+    ├── ExpectationFailed       417
     ├── HeadTooLarge            431
     ├── InternalError           500
     ├── ScorerLost              500
@@ -119,6 +120,12 @@ class TargetTooLong(RequestError):
     """The request target is over the limit."""
 
     status = 414
+
+
+class ExpectationFailed(RequestError):
+    """The client expects what this server does not do."""
+
+    status = 417
 
 
 class HeadTooLarge(RequestError):

@@ -57,6 +57,14 @@ _ROW = "setting"
 _UNLIMITED_MS = 2**31 - 1
 
 
+def _switch(text: str) -> bool:
+    if text.lower() in ("true", "1", "yes", "on", "t", "y"):
+        return True
+    if text.lower() in ("false", "0", "no", "off", "f", "n"):
+        return False
+    raise ValueError("expected true or false")
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """What the table says of one setting beside its name, type and default."""
@@ -202,6 +210,20 @@ class Settings:
         "", str, "LIST", "origins that browsers may call from, separated by commas", "AML_CORS_ORIGINS"
     )
 
+    # Application Insights
+    appinsights_connection_string: str | None = _row(
+        None,
+        _text,
+        "TEXT",
+        "Application Insights resource that requests and prints are told to; needs the extra `appinsights`",
+        "SCORING_APPINSIGHTS_CONNECTION_STRING",
+        "APPLICATIONINSIGHTS_CONNECTION_STRING",
+    )
+    appinsights_log_response: bool = _row(
+        True, _switch, "SWITCH", "tell Application Insights the responses, too", "APP_INSIGHTS_LOG_RESPONSE_ENABLED"
+    )
+    workspace_name: str = _row("", str, "NAME", "name of the workspace, for Application Insights", "WORKSPACE_NAME")
+
     # The end
     drain_grace_s: float = _row(
         1.0,
@@ -218,6 +240,13 @@ class Settings:
         "SCORING_DRAIN_TIMEOUT_S",
     )
 
+    debug_port: int | None = _row(
+        None,
+        _whole_number(1, 65535),
+        "PORT",
+        "port of a debugger that scorers of a script connect to, and wait for, before they load it",
+        "AZUREML_DEBUG_PORT",
+    )
     log_level: str = _row(
         "info", _log_level, "LEVEL", "one of " + ", ".join(LOG_LEVELS), "SCORING_LOG_LEVEL", "AZUREML_LOG_LEVEL"
     )
@@ -282,7 +311,7 @@ def _from_file(path: str) -> dict[str, Any]:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot read the configuration file: {error.strerror}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path}: the configuration file is not valid JSON: {error}.") from None
     if not isinstance(document, dict):
         raise ConfigurationError(f'{path}: the configuration file holds no JSON object. Write {{"port": 5001}}.')
@@ -295,6 +324,8 @@ def _from_file(path: str) -> dict[str, Any]:
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
             raise ConfigurationError(f"{path}: {key!r} is no setting.{hint}")
         try:
+            if ROWS[name].parse is _switch and isinstance(value, bool):
+                value = str(value)  # noqa: PLW2901 - as a variable would hold it
             if isinstance(value, (dict, list, bool)) or value is None:
                 raise ValueError("expected text or a number")
             values[name] = ROWS[name].parse(str(value))

@@ -18,7 +18,7 @@ def answered(*pairs: tuple[str, str]) -> dict[str, str]:
     """The id headers of an answer to a request with these headers; a generated id reads GEN."""
     contract = Contract({"SERVER_VERSION_LOG_RESPONSE_ENABLED": "false"}, "")
     given = [(name.encode(), value.encode()) for name, value in pairs]
-    lines = contract.lines(contract.identify(given), b"POST", given, found=True).decode()
+    lines = contract.complete(b"", contract.identify(given), b"POST", given, found=True).decode()
     sent = {value for _, value in pairs} | {",".join(value for _, value in pairs)}
     found = dict(line.split(": ", 1) for line in lines.split("\r\n") if line)
     return {name: value if value in sent else "GEN" for name, value in found.items()}

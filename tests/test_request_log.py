@@ -1,6 +1,7 @@
 """The lines that requests leave in the log, and the lines that scorers print: whole, whoever else prints."""
 
 import asyncio
+import itertools
 import os
 from collections.abc import Callable
 
@@ -31,11 +32,11 @@ def test_the_lines_of_a_request() -> None:
         log.answered(b"127.0.0.1", b"GET", b"/", False, 200, 7, b"", b"probe")
 
     pid = os.getpid()
+    access = '127.0.0.1 - - [22/Nov/2025:16:26:06 +0000] "POST /score HTTP/1.1" 200 10 "-" "curl/7.88.1"'
     assert logged(write) == [
         f"2025-11-22 16:26:06,964 I [{pid}] azmlinfsrv - POST /score 200 0.625ms 10",
         f"2025-11-22 16:26:06,964 I [{pid}] azmlinfsrv - POST /score 200 1000.000ms N/A",
-        f"2025-11-22 16:26:06,964 I [{pid}] gunicorn.access - "
-        '127.0.0.1 - - [22/Nov/2025:16:26:06 +0000] "POST /score HTTP/1.1" 200 10 "-" "curl/7.88.1"',
+        f"2025-11-22 16:26:06,964 I [{pid}] gunicorn.access - {access}",
     ]
 
 
@@ -58,7 +59,7 @@ def test_a_cutter_gives_whole_lines_however_the_stream_is_split(lines: list[byte
     cutter = LineCutter()
     out = []
     marks = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    for start, end in zip(marks, marks[1:], strict=False):
+    for start, end in itertools.pairwise(marks):
         piece = cutter.feed(stream[start:end])
         assert piece == b"" or piece.endswith(b"\n")
         out.append(piece)

@@ -12,6 +12,7 @@ from ..errors import AddressError
 from ..openapi import Document, read_user_documents
 from ..pool.launch import LaunchPlan
 from ..settings import Settings
+from ..telemetry import insights
 from ..telemetry.log import ArbiterLogger
 
 HEARTBEAT_TIMEOUT_S = 30
@@ -59,7 +60,7 @@ class FrontApplication(BaseApplication):  # type: ignore[misc]
             "logger_class": ArbiterLogger,
             "loglevel": settings.log_level,
             "timeout": HEARTBEAT_TIMEOUT_S,
-            "graceful_timeout": int(settings.drain_grace_s + settings.drain_timeout_s) + 5,
+            "graceful_timeout": int(settings.drain_grace_s + settings.drain_timeout_s + insights.FLUSH_S) + 5,
             "control_socket_disable": True,
             "proc_name": "scoring-runtime",
             "on_exit": lambda _arbiter: self.boot_report.print(),

@@ -12,6 +12,7 @@ that the server's sweep checks:
 
 import asyncio
 import enum
+import re
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +22,7 @@ from ..errors import (
     BadRequest,
     BodyTooLarge,
     CodingNotImplemented,
+    ExpectationFailed,
     HeadTooLarge,
     Overloaded,
     RequestError,
@@ -28,7 +30,7 @@ from ..errors import (
     TargetTooLong,
     VersionNotSupported,
 )
-from . import messages
+from . import messages, routes
 from .exchange import NO_HEAD, Exchange, RequestHead
 
 if TYPE_CHECKING:
@@ -61,7 +63,11 @@ MAX_KNOWN_HEADS = 512
 MAX_KNOWN_HEAD_BYTES = 4096
 
 
-_CHECKED = {name.encode(): name for name in ("content-length", "transfer-encoding", "expect", "upgrade")}
+_ONCE = frozenset(("host", "content-type"))
+"""Header fields that say different things to different readers when they stand twice."""
+
+_CHECKED_NAMES = ("content-length", "transfer-encoding", "expect", "upgrade", *_ONCE)
+_CHECKED = {name.encode(): name for name in _CHECKED_NAMES}
 """Header fields that change how the message is read."""
 
 
@@ -87,6 +93,7 @@ class Connection(asyncio.Protocol):
         self.write_backlog_bytes = 0
 
         # The request's that is coming in
+        self.messages = 0  # that the parser has begun
         self.target = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.head_bytes = 0
@@ -120,24 +127,29 @@ class Connection(asyncio.Protocol):
                 self.exchanges.append(exchange)
                 head.handler(server, exchange)
                 return
-            self._feed(data)
+            self._feed(data, between=True)
             if self.phase is not HEAD and self.plain_head:
                 self._learn(data, end)
         elif phase is not LINGER:
+            body_bytes = self.body_bytes
             self._feed(data)
-            if phase is HEAD and self.phase is HEAD:
-                # The parser keeps an unfinished field to itself: count what it was fed.
+            if self.phase is phase and (phase is HEAD or (phase is BODY and self.body_bytes == body_bytes)):
+                # The parser keeps an unfinished field, of a trailer too, to itself: count what it was fed.
                 self.fed_bytes += len(data)
                 if self.fed_bytes > self.settings.max_head_bytes + self.settings.max_target_bytes:
                     self._refuse(self._head_too_large())
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: bytes, *, between: bool = False) -> None:
+        """Let the parser read. `between`: no message has begun before `data`."""
+        messages_before = self.messages
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data, upgrade)
         except httptools.HttpParserError as error:
-            self._refuse(self.refusal or _explain(error))
+            self._refuse(
+                self.refusal or _explain(error, data if between and self.messages <= messages_before + 1 else b"")
+            )
 
     def _learn(self, data: bytes, end: int) -> None:
         """`data` was exactly one message: remember what its head means."""
@@ -177,6 +189,7 @@ class Connection(asyncio.Protocol):
         if self.phase is LINGER:
             return
         self._enter(HEAD)
+        self.messages += 1
         self.target = b""
         self.headers = []
         self.head_bytes = 0
@@ -192,7 +205,8 @@ class Connection(asyncio.Protocol):
             self._stop(TargetTooLong(f"The request target is longer than {limit} bytes."))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
+        if self.phase is HEAD:  # what comes after a body in chunks is no header: RFC 9110 section 6.5.1
+            self.headers.append((name, value))
         self.head_bytes += len(name) + len(value) + 4
         if self.head_bytes > self.settings.max_head_bytes or len(self.headers) > self.settings.max_head_fields:
             self._stop(self._head_too_large())
@@ -203,9 +217,15 @@ class Connection(asyncio.Protocol):
             self._stop(VersionNotSupported(f"HTTP/{version} is not supported. Use HTTP/1.1."))
         self.plain_head = True
         expects = False
+        seen = set()
         for name, value in self.headers:
             known = _CHECKED.get(name.lower())
             if known is None:
+                continue
+            if known in seen and known in _ONCE:
+                self._stop(BadRequest(f"The request has two {known} header fields."))
+            seen.add(known)
+            if known in _ONCE:
                 continue
             if known == "content-length":
                 # The parser has checked that it is one number.
@@ -213,23 +233,31 @@ class Connection(asyncio.Protocol):
                     self._stop(self._body_too_large())
                 continue
             self.plain_head = False
-            if known == "transfer-encoding" and value.lower() != b"chunked":
-                coding = value.decode("latin-1")
-                self._stop(CodingNotImplemented(f"Transfer coding {coding!r} is not supported. Use chunked."))
+            if known == "transfer-encoding":
+                if version == "1.0":
+                    self._stop(BadRequest("HTTP/1.0 has no transfer codings. Send a Content-Length."))
+                if value.lower() != b"chunked":
+                    coding = value.decode("latin-1")
+                    self._stop(CodingNotImplemented(f"Transfer coding {coding!r} is not supported. Use chunked."))
             elif known == "expect":
-                expects = value.lower() == b"100-continue" and version == "1.1"
+                expected = value.decode("latin-1")
+                if expected.lower() != "100-continue":
+                    self._stop(ExpectationFailed(f"The expectation {expected!r} cannot be met. Use 100-continue."))
+                expects = version == "1.1"
         self._enter(BODY)
-        if expects and not self.exchanges:
+        self.fed_bytes = 0
+        if expects and not self.exchanges and not self._offers_upgrade():
             self.transport.write(messages.CONTINUE)
 
     def on_body(self, piece: bytes) -> None:
         self.body.append(piece)
         self.body_bytes += len(piece)
+        self.fed_bytes = 0
         if self.body_bytes > self.settings.max_body_bytes:
             self._stop(self._body_too_large())
 
     def on_message_complete(self) -> None:
-        if self.phase is LINGER:
+        if self.phase is LINGER or self._offers_upgrade():
             return
         self.phase = BUSY
         parser = self.parser
@@ -268,6 +296,11 @@ class Connection(asyncio.Protocol):
         self.transport.write(data)
         if stream.ended:
             self._write_due()
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a request is coming in or waits for its answer."""
+        return bool(self.exchanges) or self.phase in (HEAD, BODY)
 
     def is_last(self, exchange: Exchange) -> bool:
         """Whether no other request of this connection waits for its answer behind this one."""
@@ -392,11 +425,25 @@ class Connection(asyncio.Protocol):
             else:
                 self.transport.pause_reading()
 
+    def _offers_upgrade(self) -> bool:
+        """Does this head make the parser stop before the body?"""
+        return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
+
     def _ignore_upgrade(self, data: bytes, upgrade: Exception) -> None:
-        """An upgrade is an offer: the request before it is answered as it is, and HTTP/1.1 goes on."""
-        self.parser = httptools.HttpRequestParser(self)
+        """An upgrade is an offer: HTTP/1.1 goes on.
+
+        The parser takes all that follows the head, the request's body too, for the other protocol. So the head is read
+        once more, without the offer.
+        """
+        parser = self.parser
         rest = data[upgrade.args[0] :]
-        if rest:
+        offers = self._offers_upgrade()
+        self.parser = httptools.HttpRequestParser(self)
+        if offers:
+            lines = [b"%b %b HTTP/%b" % (parser.get_method(), self.target, parser.get_http_version().encode())]
+            lines.extend(b"%b: %b" % header for header in self.headers if header[0].lower() != b"upgrade")
+            self._feed(b"\r\n".join((*lines, b"", rest)))
+        elif rest:
             self.data_received(rest)
 
     def _head_too_large(self) -> HeadTooLarge:
@@ -410,10 +457,17 @@ class Connection(asyncio.Protocol):
         return BodyTooLarge(f"The request body is larger than {self.settings.max_body_bytes} bytes.")
 
 
-def _explain(error: Exception) -> RequestError:
-    """What the client reads about bytes that are no request."""
+_UNKNOWN_METHOD = re.compile(rb"[A-Z][A-Z#$._-]{2,19} (\S+) HTTP/1\.[01]\r\n")
+
+
+def _explain(error: Exception, data: bytes) -> RequestError:
+    """What the client reads about bytes that are no request. `data` begins with them, if that is known."""
     if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(error.__context__, RequestError):
         raise error  # a bug of ours: the loop's exception handler has the traceback
+    if "Invalid method" in str(error):
+        known = _UNKNOWN_METHOD.match(data)
+        if known is not None:  # a method that the parser does not know, not broken bytes
+            return routes.unknown_method(known[1])
     if "Invalid HTTP version" in str(error):
         return VersionNotSupported("The HTTP version is not supported. Use HTTP/1.1.")
     return BadRequest(f"The request is not valid HTTP/1.1: {error}.")

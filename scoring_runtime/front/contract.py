@@ -105,13 +105,23 @@ class Contract:
         """What a request head says about ids; to be kept with the head."""
         return Identity(headers)
 
-    def lines(self, identity: Identity, method: bytes, headers: Headers, found: bool) -> bytes:
-        """The header lines of a response. `found`: the request reached a route and a method of it."""
+    def complete(self, own: bytes, identity: Identity, method: bytes, headers: Headers, found: bool) -> bytes:
+        """A response's header lines, completed. `found`: the request reached a route and a method of it.
+
+        Ids are the server's to give: those among the response's `own` lines are replaced. Where a script has said which
+        origin it allows, nothing is added to that.
+        """
         request_id = self.ids.next() if identity.given is None else identity.given
-        lines = self.version_line + identity.lines(request_id)
-        if self.cors is not None and found:
+        lines = identity.lines(request_id)
+        replaced = {line.partition(b":")[0].lower() for line in lines.split(b"\r\n") if line} - {b"traceid"}
+        kept = [line for line in own.splitlines(keepends=True) if line.partition(b":")[0].lower() not in replaced]
+        if self.cors is not None and found and not any(_allows_origin(line) for line in kept):
             lines += self.cors.lines(method, headers)
-        return lines
+        return b"".join((*kept, self.version_line, lines))
+
+
+def _allows_origin(line: bytes) -> bool:
+    return line.lower().startswith(b"access-control-allow-origin:")
 
 
 def version_line(environ: Mapping[str, str]) -> bytes:
@@ -158,7 +168,7 @@ class Cors:
         if origin is None or not origin:
             if self._any:
                 return b"*", False
-            return (self._plain[0].encode("latin-1"), True) if self._plain else (None, False)
+            return (self._plain[0].encode("latin-1"), self._varies) if self._plain else (None, False)
         if self._any:
             return origin, True
         text = origin.decode("latin-1")

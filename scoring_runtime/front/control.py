@@ -52,7 +52,9 @@ class ControlPlane:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _call(self, snapshot: Snapshot, method: bytes, target: bytes) -> tuple[int, bytes, bytes, bytes]:
-        environ = create_environ(target.decode("latin-1"), method=method.decode())
+        query = target.partition(b"?")[2].decode("latin-1")
+        environ = create_environ(method=method.decode(), query_string=query)
+        environ["PATH_INFO"] = messages.path(target).decode("latin-1")  # read as the routes do: werkzeug refuses some
         environ[_SNAPSHOT] = snapshot
         pieces, status, headers = run_wsgi_app(self._application, environ, buffered=True)
         lines = b"".join(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..dispatch.queue import Ticket
-from ..errors import RequestError
+from ..errors import InternalError, RequestError
 from ..scorer import frames
 from . import messages
 from .contract import Identity
@@ -78,6 +78,7 @@ class Exchange(Ticket):
     keep_alive = True
     logged = False  # its route is one that leaves a line of the server's own
     stream: "Stream | None" = None
+    began_ns = 0  # wall time at its last byte in, if telemetry is to hear of it
 
     def __init__(self, connection: "Connection", request: RequestHead, body: bytes) -> None:
         self.connection = connection
@@ -93,6 +94,9 @@ class Exchange(Ticket):
             self.fail(answer)
             return True
         _, status, flags, run_us, head, body = answer
+        if not 200 <= status <= 999:
+            self.fail(InternalError(f"The scorer answered with {status}, which is the status of no response."))
+            return True
         connection = self.connection
         server = connection.server
         server.metrics.score_status[status] += 1
@@ -122,6 +126,8 @@ class Exchange(Ticket):
                     server.log_answer(self, status, size, size)
                 return True
         content_type, extra_lines = head_lines(head)
+        if not head and not messages.has_body(status):
+            content_type = b""
         self.respond(status, body, content_type, extra_lines + self.flag_lines(flags, run_us))
         return True
 
@@ -130,6 +136,7 @@ class Exchange(Ticket):
         self.connection.server.metrics.failed(error)
         if self.stream is not None:
             self.settled = True
+            self.connection.server.tell(self, self.stream.status, self.stream.head, None, broken=True)
             self.connection.transport.abort()
             return
         lines = messages.error_lines(error) + self.flag_lines(frames.FLAG_RUN_FAILED if error.run_failed else 0, 0)
@@ -144,6 +151,8 @@ class Exchange(Ticket):
         head = self.encode_head(status, content_type, size, extra_lines)
         if connection.server.request_log is not None:
             connection.server.log_answer(self, status, size, size)
+        if connection.server.insights is not None:
+            connection.server.tell(self, status, head, body)
         if request.method == b"HEAD" or not messages.has_body(status):
             connection.answer(self, head)
         elif size < WRITE_TOGETHER_BELOW_BYTES:
@@ -159,7 +168,9 @@ class Exchange(Ticket):
         self.keep_alive = self.keep_alive and request.keep_alive and not last
         link = b"close" if not self.keep_alive else b"keep-alive" if request.http_10 else b""
         if server.contract is not None:
-            extra_lines += server.contract.lines(request.identity, request.method, request.headers, request.found)
+            extra_lines = server.contract.complete(
+                extra_lines, request.identity, request.method, request.headers, request.found
+            )
         return messages.encode_head(server.stamp, status, content_type, content_length, extra_lines, link)
 
     def flag_lines(self, flags: int, run_us: int) -> bytes:

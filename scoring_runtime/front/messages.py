@@ -3,6 +3,7 @@
 import json
 from email.utils import formatdate
 from http import HTTPStatus
+from urllib.parse import unquote_to_bytes
 
 from ..errors import MethodNotAllowed, Overloaded, RequestError
 
@@ -97,3 +98,13 @@ def error_lines(error: RequestError) -> bytes:
     if isinstance(error, MethodNotAllowed):
         return b"Allow: %b\r\n" % error.allow.encode()
     return b""
+
+
+def path(target: bytes) -> bytes:
+    """The path of a request target: no query, no authority, decoded, leading slashes collapsed."""
+    if target.startswith((b"http://", b"https://")):
+        _, _, target = target.partition(b"://")
+        _, slash, rest = target.partition(b"/")
+        target = slash + rest or b"/"
+    decoded = unquote_to_bytes(target.partition(b"#")[0].partition(b"?")[0])
+    return b"/" + decoded.lstrip(b"/") if decoded.startswith(b"//") else decoded

@@ -1,9 +1,8 @@
 """The whole HTTP surface, on one screen."""
 
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import unquote_to_bytes
 
-from ..errors import HeadTooLarge, MethodNotAllowed, NotFound
+from ..errors import HeadTooLarge, MethodNotAllowed, NotFound, RequestError
 from . import control, messages, probes, scoring
 from .exchange import Exchange, Handler, RequestHead
 
@@ -38,10 +37,16 @@ BELOW: dict[bytes, Route] = {
 """Routes for everything whose path begins so."""
 
 
+_NOT_FOUND = (
+    "The requested URL was not found on the server. "
+    "If you entered the URL manually please check your spelling and try again."
+)
+
+
 def find(request: RequestHead) -> Handler:
     """Who answers a request: its route's handler, or one that says 404 or 405, or what OPTIONS are."""
     method = request.method
-    route = ROUTES.get(request.target) or _by_path(_path(request.target))
+    route = ROUTES.get(request.target) or _by_path(messages.path(request.target))
     if route is None:
         return _not_found
     if method not in route.methods:
@@ -54,13 +59,14 @@ def find(request: RequestHead) -> Handler:
     return route.handler
 
 
+def unknown_method(target: bytes) -> RequestError:
+    """The error for a method that HTTP does not know: the path is looked at first."""
+    route = ROUTES.get(target) or _by_path(messages.path(target))
+    return NotFound(_NOT_FOUND) if route is None else MethodNotAllowed(b", ".join(route.methods).decode())
+
+
 def _not_found(_server: "Server", exchange: Exchange) -> None:
-    exchange.fail(
-        NotFound(
-            "The requested URL was not found on the server. "
-            "If you entered the URL manually please check your spelling and try again."
-        )
-    )
+    exchange.fail(NotFound(_NOT_FOUND))
 
 
 def _refuse_method(route: Route) -> Handler:
@@ -79,13 +85,3 @@ def _list_methods(route: Route) -> Handler:
 
 def _by_path(path: bytes) -> Route | None:
     return ROUTES.get(path) or next((route for prefix, route in BELOW.items() if path.startswith(prefix)), None)
-
-
-def _path(target: bytes) -> bytes:
-    """The path of a request target: no query, no authority, decoded, leading slashes collapsed."""
-    if target.startswith((b"http://", b"https://")):
-        _, _, target = target.partition(b"://")
-        _, slash, rest = target.partition(b"/")
-        target = slash + rest or b"/"
-    path = unquote_to_bytes(target.partition(b"?")[0])
-    return b"/" + path.lstrip(b"/") if path.startswith(b"//") else path

@@ -6,17 +6,20 @@ import logging
 import os
 import resource
 import socket
+import time
 from collections.abc import Callable, Mapping
 from time import monotonic
+from typing import Any
 
 from .. import openapi
 from ..errors import Overloaded, ScorerStartError
 from ..pool.launch import LaunchPlan
 from ..pool.pool import Pool
 from ..settings import Settings
+from ..telemetry import insights, records
 from ..telemetry.metrics import Metrics
 from ..telemetry.requests import RequestLog
-from . import routes
+from . import messages, routes
 from .connection import Connection, overloaded
 from .contract import DEPRECATED_ID, Contract
 from .control import ControlPlane, Snapshot
@@ -25,6 +28,9 @@ from .messages import Stamp
 from .scoring import Scoring
 
 logger = logging.getLogger("scoring_runtime.front")
+
+_UNTOLD = frozenset((b"/", b"/livez", b"/readyz", b"/startupz", b"/metrics"))
+"""Paths that are asked for every few seconds: telemetry does not hear of them."""
 
 TICK_S = 0.25
 """How often deadlines are looked at. Coarse on purpose: a timer for each request costs more than the request's parsing."""
@@ -51,6 +57,12 @@ class Server:
         self.metrics = Metrics()
         script = plan.hello.get("engine") == "script"
         self.contract = Contract(plan.environ, settings.cors_origins) if script else None
+        # None when telemetry is off.
+        self.insights = insights.start(
+            records.find_connection_string(settings.appinsights_connection_string, plan.environ),
+            records.Service(settings.service_name, settings.workspace_name, plan.environ.get("HOSTNAME", "Unknown")),
+            tells_responses=settings.appinsights_log_response,
+        )
         verbose = settings.log_level in ("debug", "info")
         self.request_log = RequestLog(loop.call_soon) if script and verbose else None
         self.stamp = Stamp(self.contract.version_line if self.contract else b"")
@@ -71,10 +83,12 @@ class Server:
             on_replies=self.scoring.replied,
             on_piece=self.scoring.streamed,
             on_unsettled=self.scoring.unsettled,
-            on_boot_failed=on_boot_failed,
+            on_boot_failed=self._boot_failed,
             on_ended=self._ended.set,
+            on_output=self.insights.printed if self.insights is not None else None,
         )
         self.scoring.attach(self.pool)
+        self._on_boot_failed = on_boot_failed
         self.control = ControlPlane()
         self._own_documents = dict(own_documents or {})
         self._listeners: list[asyncio.Server] = []
@@ -126,6 +140,8 @@ class Server:
         self.control.close()
         if self._ticker is not None:
             self._ticker.cancel()
+        if self.insights is not None:
+            await self.loop.run_in_executor(None, self.insights.close)
 
     async def _until(self, done: Callable[[], bool], deadline: float) -> None:
         """Return when `done`, or at `deadline`. Looked at whenever a connection or a scorer ends."""
@@ -138,7 +154,7 @@ class Server:
                 await asyncio.wait_for(self._ended.wait(), timeout_s)
 
     def _under_way(self) -> bool:
-        return any(connection.exchanges for connection in self.connections)
+        return any(connection.under_way for connection in self.connections)
 
     # Readiness
 
@@ -176,7 +192,12 @@ class Server:
         if contract is not None:
             request.identity = contract.identify(request.headers)
             request.plain_post = request.plain_post and request.identity.plain and contract.cors is None
-        return routes.find(request)
+        handler = routes.find(request)
+        if self.insights is not None:
+            request.plain_post = False  # the long way passes by where telemetry hears of it
+            if request.found and messages.path(request.target) not in _UNTOLD:
+                return _timed(handler)
+        return handler
 
     def log_answer(self, exchange: Exchange, status: int, size: int, length: int | None) -> None:
         """The lines that a request leaves in the log. `length` is None for a response that was sent in pieces."""
@@ -194,6 +215,23 @@ class Server:
             request.header(b"referer"), request.header(b"user-agent"),
         )  # fmt: skip
 
+    def tell(self, exchange: Exchange, status: int, head: bytes, body: Any, *, broken: bool = False) -> None:
+        """Tell telemetry of an answer. `body` is None for a response that was sent in pieces."""
+        telemetry = self.insights
+        if telemetry is None or not exchange.began_ns:
+            return
+        request = exchange.request
+        value = None
+        if telemetry.tells_responses:
+            value = _NO_TEXT if body is None else bytes(body[: records.MAX_RESPONSE_BYTES])
+        telemetry.answered(
+            records.Answered(
+                request.method, request.target, messages.path(request.target), request.headers, status, head,
+                value, body is None or len(body) <= records.MAX_RESPONSE_BYTES, broken,
+                exchange.began_ns, time.time_ns(),
+            )
+        )  # fmt: skip
+
     def cancel(self, exchange: Exchange) -> None:
         """Nobody waits for its answer any more."""
         if not exchange.settled:
@@ -201,6 +239,11 @@ class Server:
             self.scoring.queue.cancel(exchange)
 
     # The pool
+
+    def _boot_failed(self, error: ScorerStartError) -> None:
+        if self.insights is not None:
+            self.insights.failed(error.message, error.traceback)
+        self._on_boot_failed(error)
 
     def _on_idle(self) -> None:
         self.scoring.wanted_headers = self.pool.info.get("headers", "none")
@@ -231,6 +274,9 @@ class Server:
             "scoring_queue_bytes": ("Bytes of the requests that wait.", float(queue.size_bytes)),
             "scoring_connections": ("Open connections.", float(len(self.connections))),
         }
+        if self.insights is not None:
+            text = "Records for Application Insights that were dropped because too many waited."
+            gauges["scoring_insights_dropped"] = (text, float(self.insights.dropped))
         return Snapshot(dict(self.pool.info), self.documents(), self.metrics.copy(), gauges)
 
     def documents(self) -> dict[str, openapi.Document]:
@@ -251,6 +297,20 @@ class Server:
         for connection in list(self.connections):
             connection.check_deadline(now)
         self._ticker = self.loop.call_later(TICK_S, self._tick)
+
+
+_NO_TEXT = b"\xff"
+"""What was sent in pieces was not kept: to telemetry it is no text."""
+
+
+def _timed(handler: Handler) -> Handler:
+    """The handler, for requests that telemetry hears of."""
+
+    def begin(server: "Server", exchange: Exchange) -> None:
+        exchange.began_ns = time.time_ns()
+        handler(server, exchange)
+
+    return begin
 
 
 def _raise_descriptor_limit() -> None:

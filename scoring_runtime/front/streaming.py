@@ -18,6 +18,7 @@ class Stream:
         self.chunked = chunked
         self.size = 0
         self.status = 0
+        self.head = b""
         self.held: list[bytes] = []  # waits for the responses before it
         self.ended = False
         self._pull: tuple[Scorer, int] | None = None
@@ -61,6 +62,11 @@ def on_piece(exchange: Exchange, scorer: Scorer, reply: Reply) -> None:
     if flags & frames.FLAG_ABORT:
         exchange.fail(ScorerLost("The response broke off."))
         return
+    if exchange.stream is None and not 200 <= status <= 999:
+        exchange.settle(reply)  # as an error
+        if more:
+            scorer.cancel(number)
+        return
     stream = exchange.stream
     data = b""
     if stream is None:
@@ -73,7 +79,7 @@ def on_piece(exchange: Exchange, scorer: Scorer, reply: Reply) -> None:
             lines += b"Transfer-Encoding: chunked\r\n"
         else:
             exchange.keep_alive = False
-        data = exchange.encode_head(status, content_type, None, lines)
+        data = stream.head = exchange.encode_head(status, content_type, None, lines)
     if exchange.request.method == b"HEAD":
         stream.chunked = False  # the head says what a GET would get; nothing follows it
         stream.ended = True
@@ -89,6 +95,7 @@ def on_piece(exchange: Exchange, scorer: Scorer, reply: Reply) -> None:
         server = exchange.connection.server
         if server.request_log is not None:
             server.log_answer(exchange, stream.status, stream.size, None)
+        server.tell(exchange, stream.status, stream.head, None)
     exchange.connection.stream(exchange, stream, data)
     if not stream.ended:
         stream.wants(scorer, number)

@@ -39,7 +39,8 @@ class FrontWorker(Worker):  # type: ignore[misc]
             signal.signal(number, signal.SIG_DFL)
         self.stopping: asyncio.Future[bool] = self.loop.create_future()
         self.loop.add_signal_handler(signal.SIGTERM, self._end, True)
-        self.loop.add_signal_handler(signal.SIGINT, self._end, True)
+        # Ctrl-C reaches this process twice: from the terminal, and from the arbiter as SIGQUIT, in either order.
+        self.loop.add_signal_handler(signal.SIGINT, self._end, False)
         self.loop.add_signal_handler(signal.SIGQUIT, self._end, False)
         self.loop.add_signal_handler(signal.SIGUSR1, self.log.reopen_files)
 

@@ -21,6 +21,7 @@ class Channel(asyncio.Protocol):
         self._on_closed = on_closed
         self._decoder = frames.Decoder()
         self._transport: asyncio.Transport | None = None
+        self.closed = False  # by us
         self.fault: str | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -49,10 +50,12 @@ class Channel(asyncio.Protocol):
 
     def close(self) -> None:
         """Write what is left, then close: the scorer reads the end of the stream and exits."""
+        self.closed = True
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
         """Close now."""
+        self.closed = True
         if self._transport is not None:
             self._transport.abort()

@@ -57,6 +57,7 @@ def plan(target: Target, settings: Settings, environ: Mapping[str, str]) -> Laun
         "app_root": str(Path(settings.app_root or ".").absolute()),
         "source_dir": environ.get("AZUREML_SOURCE_DIRECTORY"),
         "model_dir": settings.model_dir,
+        "debug_port": settings.debug_port,
     }
     scorer_environ = dict(environ)
     if settings.model_dir is not None:

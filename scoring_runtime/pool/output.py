@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 
 READ_BYTES = 65536
 MAX_LINE_BYTES = 1 << 20
@@ -31,12 +32,15 @@ class LineCutter:
 
 
 class OutputPipe:
-    """Copies one pipe of a scorer to a descriptor of ours, from the event loop."""
+    """Copies one pipe of a scorer to a descriptor of ours, from the event loop. `tap` sees the whole lines, too."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, source: int, target: int) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, source: int, target: int, tap: Callable[[bytes], None] | None = None
+    ) -> None:
         self._loop = loop
         self._source = source
         self._target = target
+        self._tap = tap
         self._cutter = LineCutter()
         self._open = True
         os.set_blocking(source, False)
@@ -73,6 +77,8 @@ class OutputPipe:
         self._write(self._cutter.finish())
 
     def _write(self, data: bytes) -> None:
+        if self._tap is not None:
+            self._tap(data)
         # A log that nobody reads any more must not take the server down.
         with contextlib.suppress(BrokenPipeError):
             while data:

@@ -43,6 +43,7 @@ class Pool:
     on_piece: one piece of a reply that comes in pieces.
     on_unsettled: tickets of a scorer that ended, each with whether it may have run.
     on_boot_failed: a scorer could not load before the pool was ready for the first time. on_ended: a process is gone.
+    on_output: a scorer wrote whole lines; the number tells its pipes apart.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Pool:
         on_unsettled: Callable[[Scorer, list[tuple[Ticket, bool]]], None],
         on_boot_failed: Callable[[ScorerStartError], None],
         on_ended: Callable[[], None],
+        on_output: Callable[[int, bytes], None] | None = None,
     ) -> None:
         self._plan = plan
         self._start_timeout_s = start_timeout_s
@@ -69,6 +71,7 @@ class Pool:
         self._on_unsettled = on_unsettled
         self._on_boot_failed = on_boot_failed
         self._on_ended = on_ended
+        self._on_output = on_output
         self._seats = [_Seat() for _ in range(size)]
         self._numbers = itertools.count(1)
         self._ids = Ids()
@@ -99,15 +102,12 @@ class Pool:
     @property
     def ready(self) -> bool:
         """At first every scorer must have loaded; later half of them will do, but at least one."""
-        live = self.live
-        if live == self.size:
-            self._was_ready = True
-        return not self._draining and self._was_ready and live >= max(1, self.size // 2)
+        return not self._draining and self._was_ready and self.live >= max(1, self.size // 2)
 
     @property
     def started(self) -> bool:
         """Every scorer has loaded once."""
-        return self.ready or self._was_ready
+        return self._was_ready
 
     def describe(self) -> list[str]:
         """One line for each scorer, for a person."""
@@ -131,6 +131,7 @@ class Pool:
     def drain(self) -> None:
         """No restarts any more; every scorer ends when it is done with what it has."""
         self._draining = True
+        self.idle.clear()
         for seat in self._seats:
             if seat.scorer is not None:
                 seat.scorer.drain()
@@ -143,6 +144,7 @@ class Pool:
     def kill(self, why: str) -> None:
         """End every scorer now, and start no other."""
         self._draining = True
+        self.idle.clear()
         for seat in self._seats:
             if seat.scorer is not None:
                 seat.scorer.kill(why, logging.INFO)
@@ -156,8 +158,8 @@ class Pool:
         self.info = scorer.info
         seat = self._seat_of(scorer)
         seat.ready_at = self._loop.time()
-        if not self._booted and self.live == self.size:
-            self._booted = True
+        if self.live == self.size:
+            self._booted = self._was_ready = True
         logger.info("Scorer %d (pid %d) is ready.", scorer.number, scorer.pid)
         self.idle.append(scorer)
         self._on_idle()
@@ -218,7 +220,7 @@ class Pool:
         if self._draining:
             return
         try:
-            seat.scorer = Scorer(next(self._numbers), self._plan, self, self._ids, self._loop)
+            seat.scorer = Scorer(next(self._numbers), self._plan, self, self._ids, self._loop, self._on_output)
         except ScorerStartError as error:
             self._start_failed(seat, error)
             return

@@ -11,7 +11,7 @@ from ..errors import ScorerStartError
 from ..scorer import frames
 from .launch import Launched, LaunchPlan, describe_exit, launch
 
-EXIT_TIMEOUT_S = 5.0
+EXIT_TIMEOUT_S = 2.0
 """How long the scorer may take to end once its channel is closed."""
 
 

@@ -9,11 +9,12 @@ And a scorer that missed a deadline is killed, never waited for or reused.
 
 import asyncio
 import enum
+import functools
 import logging
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ..dispatch.queue import Ticket
@@ -112,7 +113,13 @@ class Scorer:
     """Start it, feed it, and end it; the owner hears what happens."""
 
     def __init__(
-        self, number: int, plan: LaunchPlan, owner: Owner, ids: "Ids", loop: asyncio.AbstractEventLoop
+        self,
+        number: int,
+        plan: LaunchPlan,
+        owner: Owner,
+        ids: "Ids",
+        loop: asyncio.AbstractEventLoop,
+        tap: Callable[[int, bytes], None] | None = None,
     ) -> None:
         self.number = number
         self.state = State.STARTING
@@ -129,10 +136,14 @@ class Scorer:
         self._timeout_s = 0.0
         self._streaming = 0  # the request whose reply is coming in pieces
         self._exit_text: str | None = None
+        self._killed = False  # by us
         self._closed = False
         self._channel = Channel(self._on_frame, self._on_channel_closed)
         launched = launch(plan, piped=True)
-        self._outputs = [OutputPipe(loop, ours, 1 + index) for index, ours in enumerate(launched.outputs or ())]
+        self._outputs = [
+            OutputPipe(loop, ours, 1 + index, tap and functools.partial(tap, 2 * number + index))
+            for index, ours in enumerate(launched.outputs or ())
+        ]
         self._process = launched.process
         self._progress = launched.progress
         self.pid = self._process.pid
@@ -141,6 +152,8 @@ class Scorer:
 
     async def _connect(self, ours: Any) -> None:
         await self._loop.create_unix_connection(lambda: self._channel, sock=ours)
+        if self._channel.closed:  # in the meantime
+            self._channel.close()
 
     # What the pool asks for
 
@@ -184,6 +197,7 @@ class Scorer:
     def kill(self, why: str, level: int = logging.ERROR) -> None:
         """End it now, with everything it started."""
         if self._exit_text is None:
+            self._killed = True
             logger.log(level, "Scorer %d (pid %d) is killed: %s.", self.number, self.pid, why)
             self._kill_group()
 
@@ -218,6 +232,8 @@ class Scorer:
             self._on_piece(replies[0])
             return
         in_flight = self.in_flight
+        if not replies or len({reply[0] for reply in replies}) != len(replies):
+            raise frames.FrameError("a frame of replies that is empty, or has two to one request")
         try:
             settled = [(in_flight[reply[0]], reply) for reply in replies]
         except KeyError as error:
@@ -267,13 +283,17 @@ class Scorer:
                     "Scorer %d (pid %d) sent what is no frame: %s.", self.number, self.pid, self._channel.fault
                 )
             linger_s = _DRAIN_LINGER_S if self.state is State.DRAINING else _EXIT_LINGER_S
-            self._loop.call_later(linger_s, self._kill_group)
+            self._loop.call_later(linger_s, self._end_linger)
         else:
             self._finish()
 
+    def _end_linger(self) -> None:
+        if self._exit_text is None:  # once it has been waited for, its pid may be another's
+            self._kill_group()
+
     def _on_exit(self) -> None:
         returncode = self._process.wait()
-        self._exit_text = describe_exit(returncode)
+        self._exit_text = "was killed by the server" if self._killed and returncode < 0 else describe_exit(returncode)
         if self._closed:
             self._finish()
         else:

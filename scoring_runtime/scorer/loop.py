@@ -32,6 +32,10 @@ FLUSH_BYTES = 1 << 20
 """Replies of this size together do not wait: a frame must stay far below its limit."""
 MAX_REPLY_BYTES = frames.MAX_PAYLOAD_BYTES - (1 << 24)
 
+SLOW_RUN_US = 5000
+HURRIED_REPLIES = 1000
+"""Where one run() was slow the next one may be: for so many replies none waits for company behind it."""
+
 EXIT_LOAD_FAILED = 1  # never 3 or 4: those would halt a process manager that reaps us
 
 
@@ -58,6 +62,7 @@ class Outbox:
         self._bytes = 0
         self._frame_began = 0.0
         self._flushed = 0.0
+        self._hurried = 0  # so many replies go at once
 
     def open(self) -> None:
         """A new frame was read: time counts from here."""
@@ -133,7 +138,12 @@ class Outbox:
 
     def flush_if_due(self) -> None:
         """Write what is there if the oldest of it has waited long enough."""
-        if self._replies and time.perf_counter() - self._flushed >= FLUSH_AFTER_S:
+        if not self._replies:
+            return
+        if self._replies[-1][3] > SLOW_RUN_US:
+            self._hurried = HURRIED_REPLIES
+        if self._hurried or time.perf_counter() - self._flushed >= FLUSH_AFTER_S:
+            self._hurried = max(0, self._hurried - 1)
             self.flush()
 
     def flush(self) -> None:
@@ -225,15 +235,22 @@ def main(load: Callable[[Dict[str, Any]], Any], arguments: List[str]) -> int:
     try:
         engine = load(frames.decode_json(hello))
     except LoadError as error:
-        channel.send([frames.encode_json(frames.FATAL, {"message": error.message, "traceback": error.traceback_text})])
+        _say(channel, frames.FATAL, {"message": error.message, "traceback": error.traceback_text})
         return EXIT_LOAD_FAILED
     except BaseException as error:  # SystemExit of user code included: the front must hear why
         message = "%s: %s" % (type(error).__name__, error)
-        channel.send([frames.encode_json(frames.FATAL, {"message": message, "traceback": traceback.format_exc()})])
+        _say(channel, frames.FATAL, {"message": message, "traceback": traceback.format_exc()})
         return EXIT_LOAD_FAILED
-    channel.send([frames.encode_json(frames.READY, engine.info)])
+    _say(channel, frames.READY, engine.info)
     serve(channel, engine, progress)
     return 0
+
+
+def _say(channel: Channel, kind: int, message: Dict[str, Any]) -> None:
+    try:
+        channel.send([frames.encode_json(kind, message)])
+    except ChannelClosedError:
+        pass  # the front did not wait for it: what comes next will find that out, too
 
 
 def serve(channel: Channel, engine: Any, progress: Optional[Progress]) -> None:
@@ -273,13 +290,15 @@ def write_lines_at_once() -> None:
 
     Text is UTF-8 unless the locale says something else than ASCII, and never fails to be encoded.
     """
-    old = sys.stdout
-    encoding = "utf-8" if codecs.lookup(old.encoding).name == "ascii" else old.encoding
-    if hasattr(old, "reconfigure"):
-        old.reconfigure(encoding=encoding, errors="backslashreplace", line_buffering=True)
-    else:  # Python 3.6
-        raw = old.detach()  # type: ignore[union-attr]
-        sys.stdout = sys.__stdout__ = io.TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=True)  # type: ignore[misc]
+    for name in ("stdout", "stderr"):  # before Python 3.9 a piped stderr kept its lines to itself, too
+        old = getattr(sys, name)
+        encoding = "utf-8" if codecs.lookup(old.encoding).name == "ascii" else old.encoding
+        if hasattr(old, "reconfigure"):
+            old.reconfigure(encoding=encoding, errors="backslashreplace", line_buffering=True)
+        else:  # Python 3.6
+            stream = io.TextIOWrapper(old.detach(), encoding, "backslashreplace", line_buffering=True)
+            setattr(sys, name, stream)
+            setattr(sys, "__%s__" % name, stream)
 
 
 def _adopt_socket(descriptor: int) -> socket.socket:

@@ -9,6 +9,9 @@ from collections.abc import Callable
 Schedule = Callable[[Callable[[], None]], object]
 
 
+PROBES = frozenset((b"/", b"/livez", b"/readyz", b"/startupz"))
+
+
 class RequestLog:
     """The lines of contract 7.1: the server's own, and the access line in the common format.
 
@@ -44,8 +47,8 @@ class RequestLog:
         referer: bytes,
         agent: bytes,
     ) -> None:
-        """The access line. Liveness probes leave none."""
-        if method == b"GET" and target == b"/":
+        """The access line. Probes leave none."""
+        if method == b"GET" and target in PROBES:
             return
         self._turn_second()
         text = b'%b - - [%b] "%b %b HTTP/1.%d" %d %d "%b" "%b"' % (

@@ -347,11 +347,17 @@ class NarrowOutbox:
     def __init__(self) -> None:
         self.statuses: dict[int, int] = {}
 
-    def add(self, request_id, status, body, head=b"", flags=0, run_us=0):
+    def add(self, request_id: int, status: int, body: Any, head: bytes = b"", flags: int = 0, run_us: int = 0) -> None:
         if len(body) > 200:
             raise FrameError(f"a reply of {len(body)} bytes is over the limit")
         assert request_id not in self.statuses
         self.statuses[request_id] = status
+
+    def add_all(self, request_ids: Any, bodies: Any, run_us: int) -> None:
+        if max(map(len, bodies)) > 200:
+            raise FrameError("a reply is over the limit")
+        for request_id, body in zip(request_ids, bodies, strict=True):
+            self.add(request_id, 200, body)
 
     def flush_if_due(self):
         """Nothing waits here."""

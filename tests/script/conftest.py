@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -29,25 +27,6 @@ MAIN = Path(scoring_runtime.scorer.__file__).parent / "__main__.py"
 PACKAGES = ("flask", "inference-schema", "numpy", "pandas")
 WAIT_S = 30
 OWN_VERSION = f"3.{sys.version_info.minor}"
-
-
-def find_interpreters() -> dict[str, str]:
-    """One interpreter for each minor version that can be found, the one that runs the tests among them."""
-    found = {OWN_VERSION: sys.executable}
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    for python in sorted(pyenv.glob("versions/3.*/bin/python")):
-        match = re.match(r"3\.(\d+)\.\d+$", python.parent.parent.name)
-        if match and int(match[1]) >= 6:
-            found.setdefault(f"3.{match[1]}", str(python))
-    for minor in range(6, 15):
-        python_on_path = shutil.which(f"python3.{minor}")
-        # pyenv's shims exist for versions that are not selected, and only fail.
-        if python_on_path and "shims" not in python_on_path:
-            found.setdefault(f"3.{minor}", python_on_path)
-    return found
-
-
-INTERPRETERS = find_interpreters()
 
 
 class Scorer:
@@ -207,32 +186,6 @@ def fails(start: StartScorer) -> Callable[..., tuple[str, str]]:
         return scorer.info["message"], scorer.info["traceback"]
 
     return start_failing
-
-
-@pytest.fixture(params=sorted(INTERPRETERS, key=lambda version: int(str(version)[2:])))
-def version(request: pytest.FixtureRequest) -> str:
-    """Each minor version of Python that was found."""
-    return str(request.param)
-
-
-@pytest.fixture(scope="session")
-def bare_pythons(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """Interpreters of virtual environments that hold nothing at all."""
-    made: dict[str, str] = {}
-
-    def bare_python(version: str) -> str:
-        if version not in made:
-            folder = tmp_path_factory.mktemp("bare-" + version)
-            subprocess.run([INTERPRETERS[version], "-m", "venv", "--without-pip", folder], check=True)
-            made[version] = str(folder / "bin" / "python")
-        return made[version]
-
-    return bare_python
-
-
-@pytest.fixture
-def bare_python(version: str, bare_pythons: Callable[[str], str]) -> str:
-    return bare_pythons(version)
 
 
 @pytest.fixture(scope="session")

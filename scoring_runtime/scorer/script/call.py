@@ -34,6 +34,7 @@ class Script(NamedTuple):
     mode: str
     arguments: List[str]
     required: List[str]
+    defaults: Dict[str, Any]
     wants_headers: bool
     flask_app: Any  # what run() gets its Flask context from, or None
 
@@ -261,7 +262,8 @@ class ScriptEngine:
     def _bind_object(self, one: frames.Request, head: Optional[request.Head]) -> Dict[str, Any]:
         head = head or request.Head(one.head)
         values = self._members(one.body, head) if one.method == POST else self._values(one, head)
-        arguments = {name: values[name] for name in self._script.arguments if name in values}
+        arguments = dict(self._script.defaults)  # given by name too: inference-schema cannot find what it is not given
+        arguments.update((name, values[name]) for name in self._script.arguments if name in values)
         for name in self._script.required:
             if name not in arguments:
                 raise AnsweredError(400, _message("A value is not provided for the '%s' parameter." % name))

@@ -48,11 +48,11 @@ class MultiDict(Dict[str, Any]):
 class FileStorage:
     """An uploaded file."""
 
-    def __init__(self, content: bytes, name: str, filename: str, content_type: str) -> None:
+    def __init__(self, content: bytes, name: str, filename: str, content_type: Optional[str]) -> None:
         self.name = name
         self.filename = filename
         self.content_type = content_type
-        self.mimetype = content_type.partition(";")[0].strip().lower()
+        self.mimetype = (content_type or "").partition(";")[0].strip().lower()
         self.stream = io.BytesIO(content)
         self.read = self.stream.read
         self.readline = self.stream.readline
@@ -93,12 +93,12 @@ def _unquote(data: bytes) -> str:
 
 
 def parse_multipart(body: bytes, boundary: bytes) -> Tuple[Pairs, List[Tuple[str, FileStorage]]]:
-    """The text fields and the files of a multipart/form-data body."""
+    """The text fields and the files of a multipart/form-data body; none of them when its end is missing."""
     fields: Pairs = []
     files: List[Tuple[str, FileStorage]] = []
     for part in (b"\r\n" + body).split(b"\r\n--" + boundary)[1:]:
         if part.startswith(b"--"):
-            break
+            return fields, files
         head, separator, content = part.partition(b"\r\n\r\n")
         if not separator:
             continue
@@ -114,9 +114,8 @@ def parse_multipart(body: bytes, boundary: bytes) -> Tuple[Pairs, List[Tuple[str
         if filename is None:
             fields.append((field, content.decode("utf-8", "replace")))
         else:
-            content_type = str(message.get("content-type", "application/octet-stream"))
-            files.append((field, FileStorage(content, field, filename, content_type)))
-    return fields, files
+            files.append((field, FileStorage(content, field, filename, message.get("content-type"))))
+    return [], []
 
 
 def parse_content_type(value: str) -> Tuple[str, Dict[str, str]]:

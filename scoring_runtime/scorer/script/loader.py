@@ -15,7 +15,7 @@ from types import CoroutineType, ModuleType
 from typing import Any, Callable, Dict, List, NoReturn, Optional
 
 from ..loop import LoadError
-from . import aliases, call, log, request, schema
+from . import aliases, call, debugger, log, request, schema
 
 MODULE_NAME = "entry_module"
 _TREE_LINES = 200
@@ -46,6 +46,8 @@ def load(hello: Dict[str, Any]) -> call.ScriptEngine:
     # Behind everything of the interpreter's own: a user's file never hides a module that a package relies on.
     sys.path.extend(folder for folder in dict.fromkeys(folders) if folder not in sys.path)
 
+    if hello.get("debug_port"):
+        debugger.wait_for(hello["debug_port"])
     aliases.install()
     log.configure([app_root, folders[-1]], hello.get("log_level") or "info")
     log.capture_print()
@@ -181,7 +183,8 @@ def _analyse(run: Callable[..., Any], module: ModuleType) -> call.Script:
         mode, names = call.STRING, names[:1]
         say("run() is not decorated. Server will invoke it with the input in JSON string.")
     required = [parameter.name for parameter in inputs if parameter.default is parameter.empty]
-    return call.Script(run, mode, names, required, wants_headers, _flask_app(mode, module))
+    defaults = {parameter.name: parameter.default for parameter in inputs if parameter.default is not parameter.empty}
+    return call.Script(run, mode, names, required, defaults, wants_headers, _flask_app(mode, module))
 
 
 def _bad_run(module: ModuleType, message: str) -> LoadError:

@@ -68,6 +68,19 @@ class Headers:
         self.remove(name)
         self.add(name, value)
 
+    def setdefault(self, name: str, value: str) -> str:
+        if name not in self:
+            self.add(name, value)
+        return self[name]
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """Take the first value out, and all others with it."""
+        values = self.getlist(name)
+        if not values and not default:
+            raise KeyError(name)
+        self.remove(name)
+        return values[0] if values else default[0]
+
     def remove(self, name: str) -> None:
         name = name.lower()
         self._pairs = [pair for pair in self._pairs if pair[0].lower() != name]
@@ -106,27 +119,40 @@ class Headers:
         return "Headers(%r)" % self._pairs
 
 
+_TRUSTED_PEERS = ("127.0.0.1", "::1")
+_SECURE = {"x-forwarded-proto": "https", "x-forwarded-protocol": "ssl", "x-forwarded-ssl": "on"}
+
+
 class Head:
     """The head of a request as the front sent it."""
 
     def __init__(self, head: bytes) -> None:
         self.target, _, lines = head.decode("latin-1").partition("\n")
         self.remote_addr = ""
-        self.scheme = "http"
+        self._scheme = "http"
         self.lines: List[Tuple[str, str]] = []
         for line in lines.split("\n") if lines else ():
             if line.startswith(":remote-addr:"):
                 self.remote_addr = line[13:].strip()
             elif line.startswith(":scheme:"):
-                self.scheme = line[8:].strip()
+                self._scheme = line[8:].strip()
             else:
                 name, _, value = line.partition(":")
                 self.lines.append((name, value.strip()))
 
     @property
+    def scheme(self) -> str:
+        """HTTP or HTTPS, in lower case; a proxy on this machine is believed (contract §11 on §4.5)."""
+        if self.remote_addr in _TRUSTED_PEERS:
+            for name, value in self.lines:
+                if _SECURE.get(name.lower()) == value.lower():
+                    return "https"
+        return self._scheme
+
+    @property
     def path_and_query(self) -> Tuple[str, str]:
-        """Both as they were sent; without the authority of a target in absolute form."""
-        target = self.target
+        """Both as they were sent; without the authority of a target in absolute form, and without a fragment."""
+        target = self.target.partition("#")[0]
         if not target.startswith("/") and "://" in target:
             target = "/" + target.partition("://")[2].partition("/")[2]
         path, _, query = target.partition("?")
@@ -207,7 +233,7 @@ class Request:
         self.remote_addr = head.remote_addr
         self.scheme = head.scheme
         raw_path, query = head.path_and_query
-        self.path = unquote_to_bytes(raw_path).decode("utf-8", "replace")
+        self.path = "/" + unquote_to_bytes(raw_path).decode("utf-8", "replace").lstrip("/")
         self.query_string = query.encode("latin-1")
         self.args = MultiDict(form.parse_urlencoded(self.query_string))
         self.content_type = self.headers.get("content-type")
@@ -260,7 +286,7 @@ class Request:
 
     @property
     def cookies(self) -> Dict[str, str]:
-        pairs = (part.partition("=") for part in self.headers.get("cookie", "").split(";"))
+        pairs = (part.partition("=") for part in reversed(self.headers.get("cookie", "").split(";")))  # the first wins
         return {name.strip(): value.strip().strip('"') for name, _, value in pairs if name.strip()}
 
     @property
@@ -294,12 +320,20 @@ class Request:
             fields = []  # type: form.Pairs
             files: List[Tuple[str, form.FileStorage]] = []
             if self.mimetype == "application/x-www-form-urlencoded":
-                fields = form.parse_urlencoded(self._body)
+                fields = form.parse_urlencoded(self._body) if _is_utf8(self._body) else []
             elif self.mimetype == "multipart/form-data" and self.mimetype_params.get("boundary"):
                 boundary = self.mimetype_params["boundary"].encode("latin-1", "replace")
                 fields, files = form.parse_multipart(self._body, boundary)
             self._parsed = MultiDict(fields), MultiDict(files)
         return self._parsed
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _pairs(key: str, values: MultiDict) -> List[Tuple[str, Any]]:

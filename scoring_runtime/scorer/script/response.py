@@ -4,12 +4,13 @@ Nothing here trusts the user's headers: a name or value that would break the rep
 say where a message ends are the front's alone.
 """
 
+import json
 import re
 import sys
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from . import encode
-from .request import Headers
+from .request import Headers, is_json
 
 FAILED_HEADER = "x-ms-run-function-failed"
 
@@ -80,6 +81,27 @@ class AMLResponse:
         self.response = value.encode("utf-8") if isinstance(value, str) else bytes(value)
 
     data = property(get_data, set_data)
+
+    @property
+    def is_json(self) -> bool:
+        return is_json(self.mimetype)
+
+    @property
+    def json(self) -> Any:
+        return self.get_json()
+
+    def get_json(self, force: bool = False, silent: bool = False) -> Any:
+        """The body as JSON; None when the content type does not say so."""
+        try:
+            return json.loads(self.get_data(as_text=True)) if force or self.is_json else None
+        except ValueError:
+            if silent:
+                return None
+            raise
+
+    @property
+    def mimetype(self) -> str:
+        return str(self.content_type or "").partition(";")[0].strip().lower()
 
     @property
     def content_type(self) -> Any:

@@ -1,0 +1,6 @@
+def init():
+    pass
+
+
+def run(data, extra="default", *, keyword=1):
+    return [data, extra, keyword]

@@ -1,0 +1,666 @@
+"""HTTP/1.1 as a client sees it: bytes in, bytes out."""
+
+import json
+from typing import Any
+
+import pytest
+
+from scoring_runtime.front.connection import LINGER_S, MAX_PIPELINED, Phase
+
+
+def post(body: bytes = b"", *lines: str, **more: str) -> bytes:
+    method, target, version = (
+        more.get(name, usual) for name, usual in (("method", "POST"), ("target", "/score"), ("version", "1.1"))
+    )
+    head = [f"{method} {target} HTTP/{version}", "Host: here", *lines]
+    if body:
+        head.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*head, "", ""]).encode("latin-1") + body
+
+
+def get(target: str = "/", *lines: str, **more: str) -> bytes:
+    return post(b"", *lines, method="GET", target=target, **more)
+
+
+def chunked(*pieces: bytes, trailer: bytes = b"") -> bytes:
+    """A request whose body comes in chunks."""
+    body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    return post(b"", "Transfer-Encoding: chunked") + body + b"0\r\n" + trailer + b"\r\n"
+
+
+def bodies(client: Any) -> list[bytes]:
+    return [response.body for response in client.responses()]
+
+
+def message(response: Any) -> str:
+    assert response.headers["content-type"] == "application/json"
+    return str(json.loads(response.body)["message"])
+
+
+# One request
+
+
+def test_a_request_is_answered_and_the_connection_stays(front):
+    client = front.ask(post(b"[1]"))
+    response = client.response()
+    assert (response.status, response.body) == (200, b"[1]")
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["server"] == "scoring-runtime"
+    assert response.headers["date"].endswith(" GMT")
+    assert "connection" not in response.headers
+    assert client.open
+
+
+def test_one_connection_carries_one_request_after_the_other(front):
+    client = front.connect()
+    for number in range(5):
+        client.send(post(b"%d" % number))
+        front.echo()
+    assert bodies(client) == [b"0", b"1", b"2", b"3", b"4"]
+    assert client.open
+
+
+def test_a_request_without_a_body(front):
+    assert front.ask(post()).response().body == b""
+
+
+def test_a_large_answer_goes_out_whole(front):
+    client = front.connect().send(post(b"x"))
+    front.reply(front.taken[0], b"y" * 3_000_000)
+    assert client.response().body == b"y" * 3_000_000
+
+
+@pytest.mark.parametrize("size", [4095, 4096, 65535, 65536])
+def test_answers_around_the_sizes_that_are_written_differently(front, size):
+    client = front.connect().send(post(b"x") + post(b"x"))
+    for exchange in front.taken:
+        front.reply(exchange, b"y" * size)
+    assert [len(body) for body in bodies(client)] == [size, size]
+
+
+def test_a_request_in_single_bytes(front):
+    data = post(b"hello") + chunked(b"wor", b"ld")
+    client = front.ask(*(data[at : at + 1] for at in range(len(data))))
+    assert bodies(client) == [b"hello", b"world"]
+
+
+def test_the_request_reaches_the_scorer_with_what_it_asked_for(front):
+    front.server.scoring.wanted_headers = ["x-wanted"]
+    front.connect().send(post(b"[1]", "X-Wanted: yes", "X-Other: no", target="/score?a=b"))
+    (exchange,) = front.taken
+    assert (exchange.head, exchange.body) == (b"/score?a=b\nX-Wanted: yes", b"[1]")
+    front.server.scoring.wanted_headers = "all"
+    front.connect().send(post(b"[2]", "X-Other: no"))
+    front.reply(exchange)
+    assert front.taken[0].head == (
+        b"/score\n:remote-addr: 192.0.2.7\n:scheme: http\nHost: here\nX-Other: no\nContent-Length: 3"
+    )
+
+
+# Many requests
+
+
+def test_pipelined_requests_are_answered_in_order(front):
+    client = front.connect().send(post(b"1") + post(b"2") + post(b"3"))
+    first, second, third = front.taken
+    front.reply(third, b"three")
+    front.reply(second, b"two")
+    assert client.wire.sent == b""
+    front.reply(first, b"one")
+    assert bodies(client) == [b"one", b"two", b"three"]
+    assert client.connection.phase is Phase.IDLE
+
+
+def test_answers_of_the_front_wait_for_those_of_scorers_before_them(front):
+    client = front.connect().send(post(b"1") + get("/") + get("/nowhere") + post(b"2"))
+    assert client.wire.sent == b""
+    front.echo()
+    assert [response.status for response in client.responses("POST", "GET", "GET", "POST")] == [200, 200, 404, 200]
+    assert bodies(client)[:2] == [b"1", b"Healthy"]
+
+
+def test_more_requests_than_are_worked_on_wait_in_the_connection(front):
+    count = MAX_PIPELINED + 4
+    client = front.connect().send(b"".join(post(b"%d" % number) for number in range(count)))
+    assert len(front.taken) == MAX_PIPELINED
+    assert not client.wire.reading
+    front.reply(front.taken[0])
+    assert len(front.taken) + front.server.scoring.queue.count == MAX_PIPELINED
+    assert not client.wire.reading
+    front.echo()
+    assert len(client.responses()) == count
+    assert bodies(client)[1:] == [b"%d" % number for number in range(1, count)]
+    assert client.wire.reading
+    assert client.connection.phase is Phase.IDLE
+
+
+def test_thousands_of_pipelined_requests_that_the_front_answers_itself(front):
+    client = front.connect().send(post(b"slow") + get() * 5000)
+    front.echo()
+    assert bodies(client) == [b"slow"] + [b"Healthy"] * 5000
+    assert client.wire.reading
+
+
+def test_many_connections_share_frames_and_get_their_own_answers(front):
+    clients = [front.connect() for _ in range(50)]
+    for number, client in enumerate(clients):
+        client.send(post(b"%d" % number))
+    front.echo()
+    assert [client.response().body for client in clients] == [b"%d" % number for number in range(50)]
+
+
+# Bodies in chunks
+
+
+def test_a_chunked_body_arrives_whole(front):
+    client = front.ask(chunked(b"first ", b"second ", b"third"), post(b"next"))
+    assert bodies(client) == [b"first second third", b"next"]
+
+
+def test_a_trailer_is_no_header(front):
+    front.server.scoring.wanted_headers = ["x-late", "host"]
+    client = front.connect().send(chunked(b"body", trailer=b"X-Late: forged\r\n"))
+    (exchange,) = front.taken
+    assert exchange.head == b"/score\nHost: here"
+    front.echo()
+    assert client.response().body == b"body"
+
+
+def test_chunk_extensions_are_ignored(front):
+    data = post(b"", "Transfer-Encoding: chunked") + b'4;name="value"\r\nbody\r\n0\r\n\r\n'
+    assert front.ask(data).response().body == b"body"
+
+
+# Expect: 100-continue
+
+
+def test_a_client_that_waits_to_be_told_is_told_to_continue(front):
+    client = front.connect()
+    head = post(b"12345", "Expect: 100-continue")
+    client.send(head[:-5])
+    assert [response.status for response in client.responses()] == [100]
+    client.send(b"12345")
+    front.echo()
+    assert [(response.status, response.body) for response in client.responses()] == [(100, b""), (200, b"12345")]
+
+
+def test_a_body_that_is_too_large_is_refused_instead(make_front):
+    front = make_front(max_body_bytes=4)
+    client = front.ask(post(b"12345", "Expect: 100-continue")[:-5])
+    assert client.response().status == 413
+
+
+def test_http_10_is_not_told_to_continue(front):
+    client = front.ask(post(b"12345", "Expect: 100-continue", version="1.0"))
+    assert [response.status for response in client.responses()] == [200]
+
+
+def test_other_expectations_are_refused(front):
+    client = front.connect().send(post(b"12345", "Expect: the-unexpected"))
+    assert [response.status for response in client.responses()] == [417]
+
+
+@pytest.mark.parametrize("field", ["Host: other", "Content-Type: text/csv"])
+def test_a_field_that_readers_could_read_differently_must_not_stand_twice(front, field):
+    client = front.connect().send(post(b"12345", "Content-Type: application/json", field))
+    assert [response.status for response in client.responses()] == [400]
+
+
+def test_http_10_has_no_chunks(front):
+    client = front.connect().send(b"POST /score HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n")
+    assert [response.status for response in client.responses()] == [400]
+
+
+@pytest.mark.parametrize(("target", "status"), [(b"/score", 405), (b"/nope", 404)])
+def test_a_method_that_http_does_not_know_is_405_or_404(front, target, status):
+    client = front.connect().send(b"BREW %b HTTP/1.1\r\nHost: here\r\n\r\n" % target)
+    assert [response.status for response in client.responses()] == [status]
+
+
+# HEAD, HTTP/1.0, close
+
+
+def test_head_gets_the_head_of_a_get_and_no_body(front):
+    client = front.connect().send(post(method="HEAD", target="/"), get())
+    head, response = client.responses("HEAD", "GET")
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers == response.headers
+    assert head.headers["content-length"] == str(len(b"Healthy"))
+
+
+def test_head_of_an_error_has_no_body_either(front):
+    client = front.connect().send(post(method="HEAD", target="/nowhere"), get())
+    assert [response.status for response in client.responses("HEAD", "GET")] == [404, 200]
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_statuses_without_a_body_have_none(front, status):
+    client = front.connect().send(post(b"x"), get())
+    front.reply(front.taken[0], b"not to be sent", status)
+    assert [response.status for response in client.responses("POST", "GET")] == [status, 200]
+
+
+def test_http_10_closes_by_default(front):
+    client = front.ask(post(b"x", version="1.0"))
+    assert client.response().headers["connection"] == "close"
+    assert client.wire.lost
+
+
+def test_http_10_stays_when_asked_to(front):
+    client = front.ask(post(b"1", "Connection: keep-alive", version="1.0"), post(b"2"))
+    assert [response.headers.get("connection") for response in client.responses()] == ["keep-alive", None]
+    assert client.open
+
+
+def test_a_client_that_wants_to_close_is_closed(front):
+    client = front.ask(post(b"x", "Connection: close"))
+    assert client.response().headers["connection"] == "close"
+    assert client.wire.lost
+
+
+def test_nothing_is_answered_after_a_request_to_close(front):
+    client = front.ask(post(b"1", "Connection: close") + post(b"2"))
+    assert bodies(client) == [b"1"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"),
+        ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+        ("Upgrade: TLS/1.3",),
+    ],
+)
+@pytest.mark.parametrize("body", [b"", b"[1]"])
+def test_an_offer_to_upgrade_is_ignored(front, lines, body):
+    client = front.ask(post(body, *lines) + post(b"next"), post(b"last"))
+    assert [(response.status, response.body) for response in client.responses()] == [
+        (200, body),
+        (200, b"next"),
+        (200, b"last"),
+    ]
+
+
+def test_an_offer_to_upgrade_before_a_chunked_body_is_ignored(front):
+    data = chunked(b"one", b"two").replace(b"Host: here", b"Connection: Upgrade\r\nUpgrade: h2c")
+    assert bodies(front.ask(data + post(b"next"))) == [b"onetwo", b"next"]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),  # TLS
+        (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST /score HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", 400),
+        (b"POST /score HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST /score HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n", 400),
+        (b"POST /score HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
+        (b"GET / HTTP/1.1\r\nName with space: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nName : x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nName: x\0y\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nName: x\ry\r\n\r\n", 400),
+        (post(target="/nowhere"), 404),
+        (post(method="PUT"), 405),
+        (post(method="DELETE", target="/"), 405),
+        (post(b"x" * 101), 413),
+        (get("/" + "x" * 40), 414),
+        (get("/", *(f"X-{number}: {number}" for number in range(20))), 431),
+        (get("/", "X-Long: " + "x" * 300), 431),
+        (post(b"", "Transfer-Encoding: gzip, chunked") + b"0\r\n\r\n", 501),
+        (b"GET / HTTP/3.0\r\n\r\n", 505),
+        (b"GET / HTTP/0.9\r\n\r\n", 505),
+        (b"GET / HTTP/2.0\r\n\r\n", 505),
+    ],
+)
+def test_what_cannot_be_served_is_refused_with_a_json_body(make_front, data, status):
+    front = make_front(max_body_bytes=100, max_target_bytes=40, max_head_bytes=256, max_head_fields=10)
+    response = front.ask(data).response()
+    assert response.status == status
+    assert len(message(response)) > 10
+
+
+def test_a_refused_method_learns_which_are_allowed(front):
+    assert front.ask(post(method="PUT", target="/livez")).response().headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+@pytest.mark.parametrize("data", [post(target="/nowhere"), post(method="PUT")])
+def test_a_wrong_route_or_method_harms_no_other_request(front, data):
+    client = front.ask(data, post(b"next"))
+    assert bodies(client)[1:] == [b"next"]
+    assert client.open
+
+
+def test_what_cannot_be_read_is_refused_after_the_answers_before_it(front):
+    client = front.connect().send(post(b"good") + b"nonsense\r\n\r\n")
+    assert client.wire.sent == b""
+    front.echo()
+    good, bad = client.responses()
+    assert (good.status, good.body, bad.status) == (200, b"good", 400)
+    assert bad.headers["connection"] == "close"
+
+
+def test_the_connections_over_the_limit_are_refused(make_front):
+    front = make_front(max_connections=2)
+    first, second, third = (front.connect() for _ in range(3))
+    response = third.response()
+    assert (response.status, response.headers["retry-after"]) == (503, "1")
+    assert not third.open
+    assert first.send(get()).response().body == b"Healthy"
+    third.leave()
+    second.leave()
+    assert front.connect().send(get()).response().body == b"Healthy"
+
+
+def test_a_line_that_is_full_refuses_with_a_time_to_come_back(make_front):
+    front = make_front(max_queued_requests=2, scorers=0)
+    clients = [front.connect().send(post(b"x")) for _ in range(3)]
+    assert [len(client.responses()) for client in clients] == [0, 0, 1]
+    response = clients[2].response()
+    assert response.status == 503
+    assert int(response.headers["retry-after"]) >= 1
+    assert clients[2].open
+
+
+# Limits hold while reading
+
+
+def test_a_header_that_never_ends_is_refused(make_front):
+    front = make_front(max_head_bytes=1000, max_target_bytes=100)
+    client = front.connect().send(b"GET / HTTP/1.1\r\nX-Endless: ")
+    sent = 0
+    while not client.wire.sent:
+        client.send(b"x" * 100)
+        sent += 100
+    assert client.response().status == 431
+    assert sent <= 1200
+
+
+def test_a_target_that_never_ends_is_refused(make_front):
+    front = make_front(max_target_bytes=100)
+    client = front.connect().send(b"GET /", *[b"x" * 30] * 4)
+    assert client.response().status == 414
+
+
+def test_a_chunked_body_is_refused_when_it_is_over_the_limit_and_not_at_its_end(make_front):
+    front = make_front(max_body_bytes=100)
+    client = front.connect().send(post(b"", "Transfer-Encoding: chunked"), b"40\r\n" + b"x" * 64)
+    assert client.wire.sent == b""
+    client.send(b"\r\n40\r\n" + b"x" * 40)
+    assert client.response().status == 413
+    assert front.taken == []
+
+
+def test_a_trailer_that_never_ends_is_refused(make_front):
+    front = make_front(max_head_bytes=1000, max_target_bytes=100)
+    client = front.connect().send(post(b"", "Transfer-Encoding: chunked"), b"1\r\nx\r\n0\r\nX-Endless: ")
+    sent = 0
+    while not client.wire.sent and sent < 5000:
+        client.send(b"x" * 100)
+        sent += 100
+    assert client.response().status == 431
+    assert sent <= 1300
+
+
+def test_a_body_in_very_many_tiny_chunks_is_no_trailer(make_front):
+    front = make_front(max_head_bytes=256, max_target_bytes=16)
+    client = front.connect().send(post(b"", "Transfer-Encoding: chunked"), *[b"1\r\n", b"x", b"\r\n"] * 300)
+    client.send(b"0\r\n\r\n")
+    front.echo()
+    assert client.response().body == b"x" * 300
+
+
+def test_a_length_over_the_limit_is_refused_before_the_body_comes(make_front):
+    front = make_front(max_body_bytes=100)
+    client = front.connect().send(post(b"x" * 101)[:-101])
+    assert client.response().status == 413
+
+
+def test_a_body_of_just_the_limit_is_served(make_front):
+    front = make_front(max_body_bytes=100)
+    assert front.ask(post(b"x" * 100)).response().status == 200
+    assert front.ask(chunked(b"x" * 60, b"x" * 40)).response().status == 200
+
+
+# Lingering close
+
+
+def test_a_refused_client_may_go_on_sending_until_it_has_read_why(make_front):
+    front = make_front(max_body_bytes=100)
+    client = front.connect().send(post(b"x" * 1000)[:-900])
+    assert client.response().status == 413
+    assert client.wire.ended
+    assert not client.wire.closed
+    client.send(b"x" * 900, post(b"not read"))
+    assert len(client.responses()) == 1
+    front.pass_time(LINGER_S / 2)
+    assert not client.wire.closed
+    front.pass_time(LINGER_S)
+    assert client.wire.lost
+    assert not front.server.connections
+
+
+# Back-pressure
+
+
+def test_a_client_that_does_not_read_is_not_read_from(front):
+    client = front.connect().send(post(b"1"))
+    client.connection.pause_writing()
+    assert not client.wire.reading
+    client.send(post(b"2"))
+    assert len(front.taken) == 1
+    client.connection.resume_writing()
+    front.echo()
+    assert bodies(client) == [b"1", b"2"]
+
+
+def test_reading_stays_paused_while_either_reason_holds(front):
+    client = front.connect().send(b"".join(post(b"x") for _ in range(MAX_PIPELINED + 1)))
+    client.connection.pause_writing()
+    assert not client.wire.reading
+    client.connection.resume_writing()
+    assert not client.wire.reading
+    front.echo()
+    assert client.wire.reading
+
+
+def test_a_client_that_reads_nothing_is_cut_off(make_front):
+    front = make_front(body_timeout_s=10.0)
+    client = front.ask(post(b"x"))
+    client.wire.backlog_bytes = 1_000_000
+    client.connection.pause_writing()
+    front.pass_time(9.0)
+    assert not client.wire.aborted
+    front.pass_time(2.0)
+    assert client.wire.aborted
+    assert client.wire.lost
+
+
+def test_a_client_that_reads_slowly_but_steadily_is_not_cut_off(make_front):
+    front = make_front(body_timeout_s=10.0)
+    client = front.ask(post(b"x"))
+    client.wire.backlog_bytes = 1_000_000
+    client.connection.pause_writing()
+    for _ in range(10):
+        client.wire.backlog_bytes -= 50_000
+        front.pass_time(10.5)
+    assert not client.wire.aborted
+
+
+# Time
+
+
+def test_an_unused_connection_is_closed_without_a_word(make_front):
+    front = make_front(keepalive_timeout_s=75.0)
+    client = front.ask(post(b"x"))
+    fresh = front.connect()
+    sent = len(client.wire.sent)
+    front.pass_time(74.0)
+    assert client.open
+    front.pass_time(2.0)
+    assert client.wire.lost
+    assert fresh.wire.lost
+    assert len(client.wire.sent) == sent
+    assert fresh.wire.sent == b""
+
+
+def test_time_counts_from_the_last_answer(make_front):
+    front = make_front(keepalive_timeout_s=75.0)
+    client = front.connect()
+    for _ in range(5):
+        client.send(post(b"x"))
+        front.echo()
+        front.pass_time(70.0)
+    assert client.open
+
+
+def test_a_head_that_does_not_arrive_in_time_is_answered(make_front):
+    front = make_front(head_timeout_s=15.0)
+    client = front.connect().send(b"POST /score HTTP/1.1\r\nHo")
+    front.pass_time(14.0)
+    client.send(b"st: here\r\n")
+    assert client.wire.sent == b""
+    front.pass_time(2.0)
+    assert (client.response().status, message(client.response())) == (
+        408,
+        "The request head did not arrive within 15 s.",
+    )
+    assert not client.open
+
+
+def test_a_body_that_does_not_arrive_in_time_is_answered(make_front):
+    front = make_front(body_timeout_s=30.0)
+    client = front.connect().send(post(b"x" * 100)[:-50])
+    front.pass_time(29.0)
+    assert client.wire.sent == b""
+    front.pass_time(2.0)
+    assert client.response().status == 408
+
+
+def test_a_large_body_that_keeps_coming_has_more_time(make_front):
+    front = make_front(body_timeout_s=30.0)
+    client = front.connect().send(post(b"x" * 1_000_000)[:-1_000_000])
+    for _ in range(10):
+        client.send(b"x" * 100_000)
+        front.pass_time(20.0)
+    front.echo()
+    assert client.response().status == 200
+
+
+def test_a_request_may_run_as_long_as_its_scorer_may(make_front):
+    front = make_front(max_queue_wait_ms=3_600_000)
+    client = front.connect().send(post(b"x"))
+    front.pass_time(3000.0)
+    front.echo()
+    assert client.response().status == 200
+
+
+def test_a_request_that_waits_too_long_for_a_scorer_is_told_to_come_back(make_front):
+    front = make_front(max_queue_wait_ms=5000, scorers=0)
+    client = front.connect().send(post(b"x"))
+    front.pass_time(4.0)
+    assert client.wire.sent == b""
+    front.pass_time(2.0)
+    response = client.response()
+    assert (response.status, message(response)) == (503, "The request waited 5 s for a scorer.")
+    assert response.headers["retry-after"] == "1"
+    assert client.open
+
+
+# Clients that leave
+
+
+def test_what_waits_for_a_client_that_left_is_never_run(make_front):
+    front = make_front(scorers=0)
+    client = front.connect().send(post(b"1") + post(b"2"))
+    other = front.connect().send(post(b"3"))
+    client.leave()
+    assert front.server.scoring.queue.count == 1
+    assert front.server.metrics.cancelled == 2
+    assert not other.wire.closed
+
+
+def test_what_runs_for_a_client_that_left_is_answered_into_the_void(front):
+    client = front.connect().send(post(b"1"))
+    other = front.connect().send(post(b"2"))
+    client.leave()
+    front.echo()
+    assert client.wire.sent == b""
+    assert other.response().body == b"2"
+
+
+def test_a_client_that_left_in_the_middle_of_a_request_leaves_nothing(front):
+    for data in (b"POST /sc", post(b"12345")[:-2], chunked(b"123")[:-4]):
+        front.connect().send(data).leave()
+    assert not front.server.connections
+    assert front.server.scoring.queue.count == 0
+
+
+# The end of the server
+
+
+def test_while_the_server_closes_every_answer_closes_its_connection(front):
+    client = front.connect().send(post(b"x"))
+    idle = front.connect()
+    front.server.closing = True
+    idle.connection.close_when_idle()
+    client.connection.close_when_idle()
+    front.loop.run()
+    assert idle.wire.lost
+    assert not client.wire.lost
+    front.echo()
+    assert client.response().headers["connection"] == "close"
+    assert client.wire.lost
+
+
+# A scorer that dies
+
+
+def test_what_may_have_run_is_answered_with_an_error_and_the_rest_runs_elsewhere(front):
+    client = front.connect().send(post(b"1") + post(b"2") + post(b"3"))
+    (scorer,) = front.scorers
+    front.lose(scorer, begun=1)
+    front.echo()
+    assert [response.status for response in client.responses()] == [500, 200, 200]
+    assert bodies(client)[1:] == [b"2", b"3"]
+
+
+def test_what_lost_scorers_again_and_again_is_given_up(front):
+    client = front.connect().send(post(b"poison"))
+    (scorer,) = front.scorers
+    for _ in range(3):
+        assert client.wire.sent == b""
+        assert len(front.taken) == 1
+        front.lose(scorer, begun=0)
+    assert client.response().status == 500
+    assert front.taken == []
+
+
+# Probes
+
+
+def test_liveness_does_not_wait_for_scorers_and_readiness_does(make_front):
+    front = make_front(scorers=0)
+    client = front.connect().send(get("/"), get("/livez"), get("/readyz"), get("/readyz?verbose"), get("/startupz"))
+    assert [response.status for response in client.responses()] == [200, 200, 503, 503, 503]
+    assert bodies(client)[:2] == [b"Healthy", b"Healthy"]
+
+
+@pytest.mark.parametrize(
+    "target", ["//score", "/%73core", "http://here/score", "https://here:5001/score?x=1", "/score?"]
+)
+def test_ways_to_write_a_path(front, target):
+    assert front.ask(post(b"x", target=target)).response().body == b"x"
+
+
+@pytest.mark.parametrize("target", ["/score/", "/Score", "/score%00", "/score/../score", "*", "/%2e/score"])
+def test_ways_not_to_write_a_path(front, target):
+    assert front.ask(post(b"x", target=target)).response().status == 404
+
+
+def test_options_lists_the_methods_of_a_route(front):
+    response = front.ask(post(method="OPTIONS", target="/livez")).response()
+    assert (response.status, response.headers["allow"], response.body) == (200, "GET, HEAD, OPTIONS", b"")

@@ -1,0 +1,97 @@
+"""`scoring-runtime check`: what it prints about a target that can be served."""
+
+import signal
+import sys
+from typing import Any
+
+import pytest
+
+SCRIPT = """
+print("at import")
+def init():
+    print("in init")
+def run(text, request_headers): pass
+"""
+
+
+def report(ended: Any) -> dict[str, list[str]]:
+    """The lines of the report: label to texts."""
+    assert ended.code == 0, ended.output
+    rows: dict[str, list[str]] = {}
+    for line in ended.output.splitlines():
+        label, gap, text = line.partition("  ")
+        if gap:
+            rows.setdefault(label, []).append(text.strip())
+    return rows
+
+
+def test_a_model_that_batches(command, trained):
+    rows = report(command("check", trained.iris))
+
+    assert rows["target"] == [str(trained.iris)]
+    assert rows["name"] == ["iris"]
+    assert rows["engine"] == ["onnx"]
+    assert rows["input"] == ["X: float32[?, 4]"]
+    assert rows["output"] == ["label: int64[?]", "probabilities: float32[?, 3]"]
+    assert rows["batchable"] == ["yes: proved at warm-up, within 1e-05 of a value or 1e-06 of the largest one"]
+    assert rows["providers"] == ["CPUExecutionProvider"]
+    assert int(rows["threads"][0]) >= 1
+    assert rows["load, warm-up"][0].count(" ms") == 2
+
+
+def test_a_model_that_does_not_batch_and_why(command, real_model):
+    for name in ("squeezenet", "silero", "magika"):
+        model = real_model(name)
+        rows = report(command("check", model.path))
+        assert rows["batchable"][0].startswith("no: ")
+        assert model.why_not in rows["batchable"][0]
+
+
+def test_strings_and_several_inputs(command, real_model):
+    rows = report(command("check", real_model("topics").path))
+    assert rows["input"] == ["text: string[?, 1]"]
+    assert rows["output"][0] == "label: string[?]"
+    rows = report(command("check", real_model("minilm").path))
+    assert [row.partition(":")[0] for row in rows["input"]] == ["input_ids", "attention_mask", "token_type_ids"]
+
+
+def test_a_script(command, script):
+    path = script(SCRIPT)
+    ended = command("check", path)
+
+    rows = report(ended)
+    assert rows["target"] == [str(path)]
+    assert rows["engine"] == ["script"]
+    assert rows["python"] == [".".join(map(str, sys.version_info[:3]))]
+    assert rows["run() takes"] == ["text (string mode)"]
+    assert rows["batchable"][0].startswith("no: run() takes one request")
+    assert "at import" in ended.output
+    assert "in init" in ended.output
+
+
+@pytest.mark.parametrize("name", ["folder with a script", "folder with a model", "registered model"])
+def test_a_folder_is_known_by_its_name(name, command, script, trained, tmp_path):
+    folder = tmp_path / "flats"
+    (folder / "1").mkdir(parents=True)
+    if name == "folder with a script":
+        script(SCRIPT).rename(folder / "score.py")
+    else:
+        place = folder if name == "folder with a model" else folder / "1"
+        (place / "model.onnx").write_bytes(trained.iris.read_bytes())
+    assert report(command("check", folder))["name"] == ["flats"]
+
+
+def test_what_init_leaves_behind_is_ended(command, script):
+    leaves = "import subprocess\ndef init(): subprocess.Popen(['sleep', '600'])\ndef run(data): pass\n"
+    assert report(command("check", script(leaves)))["engine"] == ["script"]
+
+
+def test_ctrl_c_while_init_runs_leaves_nothing(live_command, script, tmp_path, wait_until):
+    path = script(
+        "import time\ndef init():\n    open('begun', 'w').close()\n    time.sleep(600)\ndef run(data): pass\n"
+    )
+    with live_command("check", path) as process:
+        wait_until((tmp_path / "begun").exists)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert b"Traceback" not in process.stdout.read()

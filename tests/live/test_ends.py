@@ -1,0 +1,439 @@
+"""Processes that die or are told to end, under load: what clients see, what comes back, and what is left."""
+
+import asyncio
+import itertools
+import json
+import os
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import psutil
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+CONNECTIONS = 16
+LOST = {"message": "The process that ran this request ended before it answered. Check the logs."}
+
+ECHO = """
+import json, os, time
+from pathlib import Path
+
+def wait_for(name):
+    deadline = time.monotonic() + 60
+    while not Path(name).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+def init():
+    global begun
+    begun = os.open("begun", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(os.open("inits", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), b"init\\n")
+    wait_for("may-load")
+
+def run(data):
+    number = json.loads(data)["number"]
+    os.write(begun, b"%d\\n" % number)
+    time.sleep(0.003)
+    if number < 0:
+        wait_for("may-answer")
+    return {"number": number}
+"""
+
+
+@pytest.fixture
+def echo(script, tmp_path):
+    """A script that answers with the number it was asked, notes the numbers it began, and can be held up by files."""
+    (tmp_path / "may-load").touch()
+    return script(ECHO)
+
+
+def begun(folder: Path) -> Counter[int]:
+    path = folder / "begun"
+    return Counter(map(int, path.read_text().split() if path.exists() else ()))
+
+
+@pytest.fixture
+def background():
+    with ThreadPoolExecutor(4) as threads:
+        yield threads
+
+
+@pytest.fixture
+def slow_model(build, tmp_path):
+    """A model that takes some milliseconds, gives back the number it was asked, and something computed from it."""
+    size, layers = 640, 10
+    generator = np.random.default_rng(3)
+    weights = [numpy_helper.from_array(generator.uniform(0, 2 / size, (size, size)).astype(np.float32), "w")]
+    weights.append(numpy_helper.from_array(np.ones((1, size), np.float32), "first"))
+    weights.append(numpy_helper.from_array(np.ones((size, 1), np.float32), "last"))
+    nodes = [
+        helper.make_node("Identity", ["x"], ["number"]),
+        helper.make_node("Cast", ["x"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["float", "first"], ["h0"]),
+        *(helper.make_node("MatMul", [f"h{layer}", "w"], [f"h{layer + 1}"]) for layer in range(layers)),
+        helper.make_node("MatMul", [f"h{layers}", "last"], ["computed"]),
+    ]
+    outputs = {"number": (TensorProto.INT64, ["N", 1]), "computed": (TensorProto.FLOAT, ["N", 1])}
+    model = build(nodes, {"x": (TensorProto.INT64, ["N", 1])}, outputs, weights)
+    path = tmp_path / "slow.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+class Load:
+    """Asks without pause from many connections until it is told to stop, and keeps every answer by its number."""
+
+    def __init__(self, server: Any, connect: Any, encode: Callable[[int], bytes]) -> None:
+        self.answers: dict[int, Any] = {}
+        self.unanswered: list[int] = []
+        self._server = server
+        self._connect = connect
+        self._encode = encode
+        self._numbers = itertools.count(1)
+        self._stopping = False
+
+    def run(self, meanwhile: Callable[[], None]) -> None:
+        """Until `meanwhile`, which runs in another thread, is done."""
+        asyncio.run(self._run(meanwhile))
+
+    def await_more(self, count: int) -> None:
+        """Wait until so many more requests have their answers. For `meanwhile`."""
+        goal = len(self.answers) + count
+        while len(self.answers) < goal:
+            time.sleep(0.005)
+
+    async def _run(self, meanwhile: Callable[[], None]) -> None:
+        clients = [asyncio.create_task(self._ask()) for _ in range(CONNECTIONS)]
+        try:
+            await asyncio.to_thread(meanwhile)
+        finally:
+            self._stopping = True
+            await asyncio.gather(*clients)
+
+    async def _ask(self) -> None:
+        while not self._stopping:
+            try:
+                async with self._connect(self._server.port) as client:
+                    await self._ask_on(client)
+            except ConnectionRefusedError:
+                return
+
+    async def _ask_on(self, client: Any) -> None:
+        while not self._stopping:
+            number = next(self._numbers)
+            try:
+                answer = await client.post(self._encode(number))
+            except (ConnectionError, EOFError):
+                self.unanswered.append(number)
+                return
+            self.answers[number] = answer
+            if answer.headers.get("connection") == "close":
+                return
+
+
+def encode_number(number: int) -> bytes:
+    return b'{"number": %d}' % number
+
+
+def encode_row(number: int) -> bytes:
+    return b'{"data": [[%d]]}' % number
+
+
+def kill_in_turn(server: Any, load: Load, least: int, between: int) -> None:
+    """Kill -9 one of two scorers after the other, until some of them had more than they were running.
+
+    Each time wait until it is replaced, and see that the server is ready.
+    """
+    kills = 0
+    while kills < least or not handed_over(server)[1]:
+        kills += 1
+        load.await_more(between)
+        before = {scorer.pid for scorer in server.scorers}
+        os.kill(min(before), signal.SIGKILL)
+        replaced = False
+        while not replaced:
+            assert server.status("/readyz") == 200  # the other one is there
+            assert server.get("/").body == b"Healthy"
+            now = {scorer.pid for scorer in server.scorers}
+            replaced = len(now) == 2 and now != before and both_ready(server)
+    load.await_more(between)
+
+
+def both_ready(server: Any) -> bool:
+    return b"scoring_scorers_live 2.0" in server.get("/metrics").body
+
+
+def restarts(server: Any) -> int:
+    (count,) = re.findall(r"^scoring_scorer_restarts (\d+)", server.get("/metrics").body.decode(), re.MULTILINE)
+    return int(count)
+
+
+def one_waits(server: Any) -> bool:
+    return b"scoring_queue_requests 1.0" in server.get("/metrics").body
+
+
+def handed_over(server: Any) -> tuple[int, int]:
+    """Of the scorers that ended: requests answered with an error, and requests given to another scorer."""
+    lines = re.findall(r"with \d+ requests: (\d+) answered with an error, (\d+) given to another", server.log)
+    return sum(int(errors) for errors, _ in lines), sum(int(again) for _, again in lines)
+
+
+def test_kill_9_of_a_scorer_under_load_is_not_seen_by_clients_of_an_onnx_model(slow_model, serve, connect):
+    with serve(slow_model, "--scorers", "2") as server:
+        load = Load(server, connect, encode_row)
+        load.run(lambda: kill_in_turn(server, load, least=5, between=150))
+        errors, again = handed_over(server)
+        kills = restarts(server)
+
+    assert kills >= 5
+    assert not load.unanswered
+    assert errors == 0
+    session = onnxruntime.InferenceSession(slow_model, providers=["CPUExecutionProvider"])
+    (direct,) = session.run(["computed"], {"x": np.array([[number] for number in load.answers])})
+    for (number, answer), computed in zip(load.answers.items(), direct, strict=True):
+        assert answer.status == 200, answer.body
+        assert answer.json["outputs"]["number"] == [[number]]
+        np.testing.assert_allclose(answer.json["outputs"]["computed"], [computed], rtol=1e-5)
+    print(f"{len(load.answers)} requests answered, {again} of them run again after {kills} kills")
+
+
+def test_kill_9_of_a_scorer_under_load_costs_a_script_only_what_it_was_running(echo, serve, connect, tmp_path):
+    with serve(echo, "--scorers", "2", folder=tmp_path) as server:
+        load = Load(server, connect, encode_number)
+        load.run(lambda: kill_in_turn(server, load, least=5, between=150))
+        errors, again = handed_over(server)
+        kills = restarts(server)
+
+    assert kills >= 5
+    assert not load.unanswered
+    failed = [number for number, answer in load.answers.items() if answer.status != 200]
+    assert len(failed) == errors <= kills
+    for number, answer in load.answers.items():
+        assert answer.json == (LOST if number in failed else {"number": number})
+    assert max(begun(tmp_path).values()) == 1  # what may have run is never run again
+    assert begun(tmp_path).keys() >= load.answers.keys() - failed
+    print(f"{len(load.answers)} requests answered, {errors} of them with an error, {again} handed over, {kills} kills")
+
+
+def test_readiness_tells_the_truth_when_every_scorer_is_killed(echo, serve, tmp_path, wait_until, background):
+    with serve(echo, "--scorers", "2", folder=tmp_path) as server:
+        assert both_ready(server)
+        (tmp_path / "may-load").unlink()
+        killed = {scorer.pid for scorer in server.scorers}
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: (tmp_path / "inits").read_text().count("init") == 4)
+        assert server.status("/readyz") == 503
+        assert server.get("/readyz").body == b"not ready: 0 of 2 scorers are ready\n"
+        assert server.get("/").body == b"Healthy"
+        assert server.status("/startupz") == 200  # it has started once
+
+        asked = background.submit(server.score, encode_number(5))
+        wait_until(lambda: one_waits(server))
+        assert server.status("/readyz") == 503
+        (tmp_path / "may-load").touch()
+
+        assert asked.result().json == {"number": 5}
+        wait_until(lambda: both_ready(server))
+        assert server.status("/readyz") == 200
+        assert not {scorer.pid for scorer in server.scorers} & killed
+
+
+@pytest.mark.parametrize("engine", ["onnx", "script"])
+def test_kill_9_of_the_front_takes_its_scorers_along_and_a_new_one_serves(engine, request, serve, tmp_path, wait_until):
+    target = request.getfixturevalue("slow_model" if engine == "onnx" else "echo")
+    with serve(target, "--scorers", "2", folder=tmp_path) as server:
+        front, scorers = server.front, server.scorers
+        front.kill()
+        psutil.wait_procs(scorers, timeout=10)
+        assert not [scorer for scorer in scorers if scorer.is_running()]
+        server.wait_ready()
+        assert server.front.pid != front.pid
+        assert len(server.scorers) == 2
+        answer = server.score({"data": [[7]]} if engine == "onnx" else {"number": 7}).json
+        assert (answer["outputs"]["number"] == [[7]]) if engine == "onnx" else (answer == {"number": 7})
+
+
+def test_scorers_that_no_signal_interrupts_die_with_their_front(script, serve, tmp_path, wait_until, background):
+    spin = "def init(): pass\ndef run(data):\n    open('spins', 'w').close()\n    sum(range(10**15))\n"
+    with serve(script(spin), folder=tmp_path) as server:
+        front, (scorer,) = server.front, server.scorers
+        asked = background.submit(server.score, b"")
+        wait_until((tmp_path / "spins").exists)
+        front.kill()
+        assert isinstance(asked.exception(), ConnectionError)
+        scorer.wait(10)
+        server.wait_ready()
+
+
+def test_kill_9_of_the_first_process_ends_everything(echo, serve, tmp_path):
+    with serve(echo, "--scorers", "2", folder=tmp_path) as server:
+        server.process.kill()
+        assert server.process.wait() == -signal.SIGKILL
+        server.assert_nothing_left()
+        server.process.returncode = 0  # what was asked for has happened
+
+
+def test_sigterm_under_load_answers_everything_that_began(echo, serve, connect, tmp_path):
+    with serve(echo, "--scorers", "2", "--drain-grace-s", "0.5", folder=tmp_path) as server:
+        load = Load(server, connect, encode_number)
+
+        def end():
+            load.await_more(150)
+            server.process.send_signal(signal.SIGTERM)
+            server.process.wait()
+
+        load.run(end)
+        server.stop()
+
+    for number, answer in load.answers.items():
+        assert (answer.status, answer.json) == (200, {"number": number})
+    # A request may cross with the end of an idle connection. Then nothing of it has begun.
+    assert not begun(tmp_path).keys() & set(load.unanswered)
+    assert len(load.unanswered) <= CONNECTIONS
+    print(f"{len(load.answers)} requests answered, {len(load.unanswered)} crossed with the end of their connection")
+
+
+def test_sigterm_says_not_ready_then_closes_the_port_then_finishes(echo, serve, tmp_path, wait_until, background):
+    with serve(echo, "--scorers", "2", "--drain-grace-s", "0.6", folder=tmp_path) as server:
+        last = background.submit(server.ask, "POST", "/score", encode_number(-1), {"Connection": "keep-alive"})
+        wait_until(lambda: begun(tmp_path))
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.status("/readyz") == 503)
+        assert server.get("/readyz").body == b"not ready: the server is draining\n"
+        assert server.get("/").body == b"Healthy"
+        during_grace = server.score(encode_number(2))
+        wait_until(lambda: not server.status("/"))
+        assert not last.done()
+        (tmp_path / "may-answer").touch()
+        answer = last.result()
+        server.stop()
+
+    assert (during_grace.status, during_grace.json) == (200, {"number": 2})
+    assert (answer.status, answer.json) == (200, {"number": -1})
+    assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_signal_while_init_runs_ends_the_server_at_once(number, echo, serve, tmp_path, wait_until):
+    (tmp_path / "may-load").unlink()
+    with serve(echo, "--scorers", "2", ready=False, folder=tmp_path) as server:
+        wait_until(lambda: (tmp_path / "inits").exists() and (tmp_path / "inits").read_text().count("init") == 2)
+        server.process.send_signal(number)
+        assert server.process.wait(10) == 0
+        assert "Traceback" not in server.log
+
+
+def test_sigterm_while_init_runs_answers_what_waits_for_it(echo, serve, tmp_path, wait_until, background):
+    (tmp_path / "may-load").unlink()
+    with serve(echo, ready=False, folder=tmp_path) as server:
+        wait_until(lambda: server.status("/") == 200)
+        asked = background.submit(server.score, encode_number(1))
+        wait_until(lambda: one_waits(server))
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: not server.status("/"))
+        (tmp_path / "may-load").touch()
+        answer = asked.result()
+        server.stop()
+
+    assert (answer.status, answer.json) == (200, {"number": 1})
+
+
+def test_ctrl_c_ends_the_whole_tree_at_once(echo, serve, tmp_path, wait_until, background):
+    """A terminal sends SIGINT to the whole group: to the first process and to the front, which hears of it twice."""
+    with serve(echo, "--scorers", "2", folder=tmp_path) as server:
+        asked = background.submit(server.score, encode_number(-1))
+        wait_until(lambda: begun(tmp_path))
+        os.killpg(server.process.pid, signal.SIGINT)
+        assert asked.result().json == LOST
+        assert server.process.wait(20) == 0
+        assert "Traceback" not in server.log
+
+
+def test_a_stuck_run_does_not_keep_the_server_from_ending(echo, serve, tmp_path, wait_until, background):
+    with serve(echo, "--drain-timeout-s", "0.5", folder=tmp_path) as server:
+        stuck = background.submit(server.score, encode_number(-1))
+        wait_until(lambda: begun(tmp_path))
+        server.process.send_signal(signal.SIGTERM)
+        answer = stuck.result()
+        server.stop()
+        assert "after 0.5 s" in server.log
+
+    assert (answer.status, answer.json) == (500, LOST)
+
+
+def test_a_scorer_that_ends_by_itself_while_idle_comes_back(script, serve, wait_until):
+    leaves = "import os, threading\ndef init(): pass\ndef run(data):\n    if data == 'end': threading.Timer(0.01, os._exit, [0]).start()\n    return os.getpid()\n"
+    with serve(script(leaves)) as server:
+        first = json.loads(server.score(b"end").body)
+        wait_until(lambda: [scorer.pid for scorer in server.scorers] not in ([], [first]))
+        server.wait_ready()
+        assert json.loads(server.score(b"stay").body) != first
+
+
+POISON = """
+import json, os, re
+def init(): pass
+def run(data):
+    number = json.loads(data)["number"]
+    if number in (100, 200, 300):
+        os._exit(0)
+    return {"number": number}
+"""
+
+
+def test_a_request_that_ends_its_process_fails_alone(script, serve, connect):
+    with serve(script(POISON), "--scorers", "2") as server:
+        load = Load(server, connect, encode_number)
+        load.run(lambda: load.await_more(600))
+
+    assert not load.unanswered
+    poison = {100, 200, 300}
+    failed = {number for number, answer in load.answers.items() if answer.status != 200}
+    for number, answer in load.answers.items():
+        assert answer.json == (LOST if number in failed else {"number": number})
+    # What had run beside it, and whose answer was not sent yet, cannot be told from what had begun.
+    assert failed >= poison
+    assert len(failed) <= len(poison) * CONNECTIONS
+
+
+HANGS = """
+import re
+def init(): pass
+def run(data):
+    if data == "slow":
+        re.match("(a*)*b", "a" * 60)  # looks for signals now and then
+    if data == "hang":
+        sum(range(10**15))  # never does
+    return data
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "survives", "message"),
+    [("slow", True, {"message": "Scoring timeout after 200 ms"}), ("hang", False, None)],
+)
+def test_a_run_that_takes_too_long_delays_nobody(kind, survives, message, script, serve, wait_until, background):
+    """It is interrupted; where that does not help, its scorer is killed and comes back."""
+    with serve(script(HANGS), "--scorers", "2", "--scoring-timeout-ms", "200") as server:
+        before = {scorer.pid for scorer in server.scorers}
+        late = background.submit(server.score, kind.encode())
+        answers = 0
+        while not late.done():
+            assert server.score(b"fine").json == "fine"
+            answers += 1
+        wait_until(lambda: both_ready(server))
+        assert len(before & {scorer.pid for scorer in server.scorers}) == (2 if survives else 1)
+
+    assert late.result().status == 500
+    assert message in (None, late.result().json)
+    assert late.result().json["message"]
+    assert answers > 10

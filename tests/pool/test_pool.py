@@ -1,0 +1,505 @@
+"""Pools of the real script scorer: what they do, and what they do when it dies."""
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from scoring_runtime.pool.pool import FIRST_BACK_OFF_S
+from scoring_runtime.pool.process import State
+
+ECHO = """
+    def init():
+        pass
+
+    def run(data):
+        return data
+"""
+
+BLOCKS = """
+    import os, signal
+
+    def init():
+        pass
+
+    def run(data):
+        if data == "block":
+            with open(os.environ["TOLD"], "w") as told:
+                told.write("begun")
+            signal.pause()
+        return data
+"""
+
+
+def test_scorers_start_answer_and_end(run, crew, script_plan):
+    async def main() -> None:
+        async with crew(script_plan(ECHO), size=2) as team:
+            pool = team.pool
+            assert (pool.ready, pool.started, pool.live) == (False, False, 0)
+            assert [line.split(" (")[0] for line in pool.describe()] == ["scorer 1: starting", "scorer 2: starting"]
+            await team.ready()
+            assert (pool.ready, pool.started, pool.live, pool.size) == (True, True, 2, 2)
+            assert pool.info["engine"] == "script"
+            assert await team.ask(b"one", b"two", b"three") == ['"one"', '"two"', '"three"']
+            assert len(pool.idle) == 2
+            processes = team.processes()
+            pool.drain()
+            assert not pool.ready
+            await team.until(lambda: pool.empty)
+            assert not any(process.is_running() for process in processes)
+            assert team.unsettled == []
+
+    run(main())
+
+
+def test_many_frames_one_after_the_other(run, crew, script_plan):
+    async def main() -> None:
+        async with crew(script_plan(ECHO)) as team:
+            await team.ready()
+            for number in range(50):
+                bodies = [b"%d.%d" % (number, index) for index in range(number % 7 + 1)]
+                assert await team.ask(*bodies) == [f'"{body.decode()}"' for body in bodies]
+
+    run(main())
+
+
+def test_a_large_body_goes_there_and_back(run, crew, script_plan):
+    async def main() -> None:
+        async with crew(script_plan(ECHO)) as team:
+            await team.ready()
+            body = b"x" * 5_000_000
+            assert await team.ask(body, b"small") == [f'"{body.decode()}"', '"small"']
+
+    run(main())
+
+
+def test_a_killed_scorer_tells_what_may_have_run_and_what_cannot(run, crew, script_plan, told):
+    path, listen = told
+
+    async def main() -> None:
+        async with crew(script_plan(BLOCKS, TOLD=path)) as team:
+            await team.ready()
+            scorer, (before, at_work, after) = team.send(b"before", b"block", b"after")
+            assert await listen() == "begun"
+            os.kill(scorer.pid, signal.SIGKILL)
+            await team.until(lambda: team.unsettled)
+            assert team.unsettled[-2:] == [(at_work, True), (after, False)]
+            assert team.unsettled[:-2] == ([] if before.settled else [(before, True)])
+            assert scorer.exit_text == "was killed by signal 9 (out of memory?)"
+            assert scorer.state is State.DEAD
+            assert not scorer.timed_out
+            # and another one takes its place
+            await team.ready()
+            assert await team.ask(b"again") == ['"again"']
+            assert team.pool.restarts == 1
+            assert "before: was killed by signal 9" in team.pool.describe()[0]
+
+    run(main())
+
+
+def test_the_others_go_on_while_one_is_replaced(run, crew, script_plan):
+    async def main() -> None:
+        async with crew(script_plan(ECHO), size=3) as team:
+            await team.ready()
+            victim = team.pool.idle[0]
+            os.kill(victim.pid, signal.SIGKILL)
+            await team.until(lambda: victim not in team.pool.idle)
+            assert team.pool.ready
+            assert team.pool.live == 2
+            assert await team.ask(b"still here") == ['"still here"']
+            await team.ready()
+            assert team.pool.live == 3
+
+    run(main())
+
+
+def test_too_few_scorers_are_not_ready(run, crew, script_plan):
+    async def main() -> None:
+        async with crew(script_plan(ECHO), size=4) as team:
+            await team.ready()
+            victims = team.pool.idle[:3]
+            for victim in victims:
+                os.kill(victim.pid, signal.SIGKILL)
+            await team.until(lambda: team.pool.live == 1)
+            assert not team.pool.ready
+            assert team.pool.started
+
+    run(main())
+
+
+def test_a_scorer_that_dies_again_and_again_is_restarted_later_and_later(run, crew, script_plan):
+    async def main() -> None:
+        async with crew(script_plan(ECHO)) as team:
+            waits_s = []
+            for restarts in (1, 2, 3):
+                await team.ready()
+                victim = team.pool.idle[0]
+                os.kill(victim.pid, signal.SIGKILL)
+                await team.until(lambda wanted=restarts: team.pool.restarts == wanted)
+                died_at_s = team.loop.time()
+                await team.until(lambda: team.pool.live)
+                waits_s.append(team.loop.time() - died_at_s)
+            assert waits_s[1] >= FIRST_BACK_OFF_S
+            assert waits_s[2] >= 2 * FIRST_BACK_OFF_S
+
+    run(main())
+
+
+# The first start
+
+
+FAILS = """
+    def init():
+        raise RuntimeError("no model here")
+
+    def run(data):
+        return data
+"""
+
+
+def test_what_cannot_load_at_first_is_reported_once_with_its_traceback_and_not_tried_again(run, crew, script_plan):
+    async def main() -> None:
+        async with crew(script_plan(FAILS), size=2) as team:
+            await team.until(lambda: team.boot_errors and team.pool.empty)
+            (error,) = team.boot_errors
+            assert "RuntimeError" in error.report()
+            assert "no model here" in error.report().rstrip().splitlines()[-1]
+            assert team.pool.restarts == 0
+
+    run(main())
+
+
+def test_what_cannot_load_later_is_tried_again(run, crew, script_plan):
+    async def main() -> None:
+        async with crew(script_plan(FAILS), first_boot=False) as team:
+            await team.until(lambda: team.pool.restarts == 2)
+            assert team.boot_errors == []
+            assert not team.pool.started
+            assert "no model here" in team.pool.describe()[0]
+
+    run(main())
+
+
+def test_a_scorer_that_exits_while_it_loads(run, crew, script_plan):
+    async def main() -> None:
+        async with crew(script_plan("import os; os._exit(5)")) as team:
+            await team.until(lambda: team.boot_errors)
+            assert "exited with code 5 while it loaded" in team.boot_errors[0].message
+
+    run(main())
+
+
+def test_an_interpreter_that_is_none(run, crew, script_plan, tmp_path):
+    async def main() -> None:
+        plan = script_plan(ECHO)
+        plan = type(plan)((str(tmp_path / "no-python"), *plan.arguments[1:]), plan.environ, plan.hello)
+        async with crew(plan, size=2) as team:
+            await team.until(lambda: team.boot_errors)
+            assert "cannot start the interpreter: No such file" in team.boot_errors[0].message
+
+    run(main())
+
+
+def test_an_interpreter_that_comes_back(run, crew, script_plan, tmp_path):
+    async def main() -> None:
+        plan = script_plan(ECHO)
+        python = tmp_path / "python"
+        plan = type(plan)((str(python), *plan.arguments[1:]), plan.environ, plan.hello)
+        async with crew(plan, first_boot=False) as team:
+            assert "cannot start the interpreter" in team.pool.describe()[0]
+            python.symlink_to(script_plan(ECHO).arguments[0])
+            await team.ready()
+
+    run(main())
+
+
+# Deadlines
+
+
+SLEEPS = """
+    import os, signal
+
+    def init():
+        with open(os.environ["TOLD"], "w") as told:
+            told.write("loading")
+        signal.pause()
+
+    def run(data):
+        return data
+"""
+
+
+def test_a_scorer_that_does_not_get_ready_in_time_is_killed(run, crew, script_plan, told):
+    path, listen = told
+
+    async def main() -> None:
+        async with crew(script_plan(SLEEPS, TOLD=path), start_timeout_s=300.0) as team:
+            assert await listen() == "loading"
+            team.pool.tick(team.loop.time() + 299.0)
+            assert team.boot_errors == []
+            team.pool.tick(team.loop.time() + 301.0)
+            await team.until(lambda: team.boot_errors)
+            assert "was not ready after 300 s. Raise --start-timeout-s" in team.boot_errors[0].message
+
+    run(main())
+
+
+def test_a_scorer_that_does_not_answer_in_time_is_killed(run, crew, script_plan, told):
+    path, listen = told
+
+    async def main() -> None:
+        async with crew(script_plan(BLOCKS, TOLD=path)) as team:
+            await team.ready()
+            scorer, (hangs, waits) = team.send(b"block", b"waits", timeout_s=60.0)
+            assert await listen() == "begun"
+            team.pool.tick(team.loop.time() + 59.0)
+            assert scorer.state is State.BUSY
+            team.pool.tick(team.loop.time() + 61.0)
+            await team.until(lambda: team.unsettled)
+            assert team.unsettled == [(hangs, True), (waits, False)]
+            assert scorer.timed_out
+            await team.ready()
+
+    run(main())
+
+
+def test_a_scorer_without_work_has_no_deadline(run, crew, script_plan):
+    async def main() -> None:
+        async with crew(script_plan(ECHO)) as team:
+            await team.ready()
+            assert await team.ask(b"x") == ['"x"']
+            team.pool.tick(team.loop.time() + 1e9)
+            assert await team.ask(b"y") == ['"y"']
+
+    run(main())
+
+
+# The end
+
+
+def test_a_drain_lets_the_frame_finish(run, crew, script_plan, told):
+    path, listen = told
+    script = BLOCKS.replace("signal.pause()", 'open(os.environ["TOLD"]).read()')
+
+    async def main() -> None:
+        async with crew(script_plan(script, TOLD=path), size=2) as team:
+            await team.ready()
+            scorer, (request,) = team.send(b"block")
+            assert await listen() == "begun"
+            team.pool.drain()
+            assert team.pool.idle == []
+            assert scorer.state is State.DRAINING
+            await team.loop.run_in_executor(None, Path(path).write_text, "go on")
+            await team.until(lambda: team.pool.empty)
+            assert request.text == '"block"'
+            assert scorer.exit_text == "exited with code 0"
+            assert team.unsettled == []
+
+    run(main())
+
+
+def test_a_pool_that_drains_while_it_starts_ends(run, crew, script_plan, capfd):
+    async def main() -> None:
+        async with crew(script_plan(ECHO), size=2) as team:
+            team.pool.drain()  # before the channels are connected
+            await team.until(lambda: team.pool.empty)
+            assert team.boot_errors == []
+        async with crew(script_plan(ECHO)) as team:
+            await team.ready()
+            team.pool.drain()
+            team.pool.drain()
+            await team.until(lambda: team.pool.empty)
+
+    run(main())
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_pool_that_ends_starts_nobody_again(run, crew, script_plan):
+    async def main() -> None:
+        async with crew(script_plan(ECHO), size=2) as team:
+            await team.ready()
+            team.pool.kill("the test wants it")
+            assert team.pool.idle == []
+            await team.until(lambda: team.pool.empty)
+            assert team.pool.restarts == 0
+            assert team.boot_errors == []
+
+    run(main())
+
+
+def test_what_a_scorer_started_dies_with_it(run, crew, script_plan):
+    script = """
+        import subprocess
+
+        def init():
+            global child
+            child = subprocess.Popen(["sleep", "1000"])
+
+        def run(data):
+            return child.pid
+    """
+
+    async def main() -> None:
+        async with crew(script_plan(script)) as team:
+            await team.ready()
+            (pid,) = await team.ask(b"")
+            child = psutil.Process(int(pid))
+            assert child.is_running()
+            os.kill(team.pool.idle[0].pid, signal.SIGKILL)
+            await team.until(lambda: team.pool.restarts == 1)
+            _, alive = psutil.wait_procs([child], timeout=3)
+            assert alive == [] or child.status() == psutil.STATUS_ZOMBIE
+
+    run(main())
+
+
+def test_what_scorers_print_comes_out_in_whole_lines(run, crew, script_plan, capfd):
+    script = """
+        import os, sys
+
+        def init():
+            os.write(1, b"half a line, ")
+            os.write(1, b"the other half\\n")
+            os.write(2, b"to stderr\\n")
+
+        def run(data):
+            os.write(1, b"not ended")
+            return data
+    """
+
+    async def main() -> None:
+        async with crew(script_plan(script)) as team:
+            await team.ready()
+            await team.ask(b"x")
+            team.pool.drain()
+            await team.until(lambda: team.pool.empty)
+
+    run(main())
+    out, err = capfd.readouterr()
+    printed = "".join(line for line in out.splitlines(keepends=True) if "azmlinfsrv" not in line)
+    assert printed == "half a line, the other half\nnot ended\n"
+    assert err == "to stderr\n"
+
+
+# Processes that do not keep to the protocol
+
+
+STARTING = "receive()\n"
+BUSY = "be_ready(); number = requests()[0].id\n"
+
+MISDEEDS = {
+    "no frame": STARTING + "say(b'Hello, world! This is no frame at all.')",
+    "a frame that ends too early": STARTING + "say(HEADER.pack(b'SR', 1, REPLIES, 1, 0, 24) + b'x' * 24)",
+    "a frame of an other version": STARTING + "say(b'SR\\x02' + bytes(17))",
+    "JSON that is no object": STARTING + "say(HEADER.pack(b'SR', 1, READY, 0, 0, 2) + b'[]')",
+    "JSON without a bottom": STARTING + "say(HEADER.pack(b'SR', 1, READY, 0, 0, 99999) + b'[' * 99999)",
+    "replies before it is ready": STARTING + "say(replies(1))",
+    "no replies before it is ready": STARTING + "say(HEADER.pack(b'SR', 1, REPLIES, 0, 0, 0))",
+    "what only the front says": STARTING + "say(encode_control(PULL, 1))",
+    "ready twice": "be_ready(); say(encode_json(READY, {}))",
+    "ready in the middle of work": BUSY + "say(encode_json(READY, {}))",
+    "a reply when nothing was asked": "be_ready(); say(replies(1))",
+    "no replies when nothing was asked": "be_ready(); say(HEADER.pack(b'SR', 1, REPLIES, 0, 0, 0))",
+    "no replies": BUSY + "say(HEADER.pack(b'SR', 1, REPLIES, 0, 0, 0))",
+    "a reply to another's request": BUSY + "say(replies(number + 1000))",
+    "two replies to one request": BUSY + "say(replies(number, number))",
+    "a piece of another's reply": BUSY
+    + "say(b''.join(encode_replies([(number + 1000, 200, FLAG_MORE, 0, b'', b'x')], 0)))",
+}
+
+
+@pytest.mark.parametrize("misdeed", MISDEEDS)
+def test_a_process_that_breaks_the_protocol_is_killed_and_its_requests_are_handed_back(
+    run, crew, impostor_plan, misdeed, caplog
+):
+    async def main() -> None:
+        async with crew(impostor_plan(MISDEEDS[misdeed] + "\nwhile True: time.sleep(1000)")) as team:
+            if MISDEEDS[misdeed].startswith(BUSY):
+                await team.until(lambda: team.pool.idle)
+                scorer, requests = team.send(b"first", b"second")
+                await team.until(lambda: team.unsettled)
+                assert team.unsettled == [(request, False) for request in requests]
+                assert scorer.exit_text.startswith("was killed")
+            else:
+                await team.until(lambda: team.boot_errors or team.pool.restarts)
+            assert "sent what is no frame" in caplog.text
+
+    with caplog.at_level("ERROR", "scoring_runtime.pool"):
+        run(main())
+
+
+def test_a_process_that_hangs_up_and_lives_on_is_killed(run, crew, impostor_plan):
+    async def main() -> None:
+        async with crew(impostor_plan("be_ready(); requests(); channel.close()\nwhile True: time.sleep(1000)")) as team:
+            await team.until(lambda: team.pool.idle)
+            scorer, (request,) = team.send(b"x")
+            await team.until(lambda: team.unsettled)
+            assert team.unsettled == [(request, False)]
+            assert scorer.exit_text.startswith("was killed")
+
+    run(main())
+
+
+def test_what_a_process_answered_before_it_ended_counts(run, crew, impostor_plan):
+    code = """
+        be_ready()
+        first, second, third = requests()
+        mark(second.id)
+        say(replies(first.id))
+        os._exit(0)
+    """
+
+    async def main() -> None:
+        async with crew(impostor_plan(code)) as team:
+            await team.until(lambda: team.pool.idle)
+            _, (first, second, third) = team.send(b"1", b"2", b"3")
+            await team.until(lambda: team.unsettled)
+            assert first.text == "answer"
+            assert team.unsettled == [(second, True), (third, False)]
+
+    run(main())
+
+
+def test_replies_may_come_in_any_order_and_in_several_frames(run, crew, impostor_plan):
+    code = """
+        be_ready()
+        while True:
+            ids = [request.id for request in requests()]
+            say(replies(*ids[:1:-1]) + replies(*ids[:2]))
+    """
+
+    async def main() -> None:
+        async with crew(impostor_plan(code)) as team:
+            await team.until(lambda: team.pool.idle)
+            assert await team.ask(b"1", b"2", b"3", b"4") == ["answer"] * 4
+            assert await team.ask(b"5", b"6", b"7") == ["answer"] * 3
+            assert team.busy_us == [7, 7, 7, 7]
+
+    run(main())
+
+
+def test_a_process_that_outlives_the_scorer_with_its_channel_in_hand_holds_nothing_up(run, crew, impostor_plan):
+    code = """
+        be_ready()
+        requests()
+        if os.fork() == 0:
+            os.setsid()  # out of the reach of a kill of the group
+            say(b"")
+            time.sleep(1.0)
+            os._exit(0)
+        os._exit(9)
+    """
+
+    async def main() -> None:
+        async with crew(impostor_plan(code)) as team:
+            await team.until(lambda: team.pool.idle)
+            scorer, (request,) = team.send(b"x")
+            before_s = team.loop.time()
+            await team.until(lambda: team.unsettled)
+            assert team.loop.time() - before_s < 0.9
+            assert team.unsettled == [(request, False)]
+            assert scorer.exit_text == "exited with code 9"
+
+    run(main())
