@@ -18,10 +18,12 @@ from .wire import differing
 
 DIFFERENCES = listing.load()
 
-pytestmark = [
-    pytest.mark.skipif(not INCUMBENT.exists(), reason="the incumbent is not set up: make incumbent"),
-    pytest.mark.timeout(600),  # the first test waits for servers of those behind it
-]
+pytestmark = pytest.mark.timeout(600)  # the first test waits for servers of those behind it
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _incumbent_is_there() -> None:
+    assert INCUMBENT.exists(), "the incumbent is not set up: make incumbent"
 
 
 def differences(runs: Runs, battery: str) -> Iterator[tuple[str, str, str, tuple[object, object]]]:
