@@ -68,6 +68,15 @@ incumbent: $(VENV)/pyvenv.cfg ## Set up the server that ours is compared with, a
 bench-cpu: $(VENV)/.dev $(VENV)/.wheel ## CPU time per request (BENCH_ARGS="--repeats 3 --json FILE")
 	$(RUN) benchmarks/cpu_per_request.py $(BENCH_ARGS)
 
+.PHONY: bench-scripts
+bench-scripts: $(VENV)/.dev $(VENV)/.wheel incumbent ## The same for two scripts, next to the incumbent
+	for script in plain numpy_schema; do \
+	  $(RUN) benchmarks/cpu_per_request.py --only null \
+	    --command "ours=$(BIN)/scoring-runtime serve benchmarks/scripts/$$script.py --python .venv-incumbent/bin/python --port {port}" \
+	    --command "incumbent=.venv-incumbent/bin/azmlinfsrv --entry_script benchmarks/scripts/$$script.py --port {port}" \
+	    --json benchmarks/results/cpu-script-$$script.json $(BENCH_ARGS); \
+	done
+
 ##@ Maintain
 
 .PHONY: apt

@@ -111,7 +111,7 @@ def main() -> int:
                 "warm_up_seconds": arguments.warm_up_seconds,
                 "connections": arguments.connections,
                 "cores": dataclasses.asdict(cores),
-                "commands": commands,
+                "commands": {name: command.replace(f"{HERE.parent}/", "") for name, command in commands.items()},
             },
             "machine": describe_machine(),
             "runs": [dataclasses.asdict(run) for run in runs],
