@@ -37,6 +37,25 @@ _BANNER = (
     ("Create dedicated endpoint for health", "SEPERATE_HEALTH_ENDPOINT"),
 )
 
+_WORKER_FIELDS = {
+    "AML_APP_ROOT": "app_root",
+    "AML_APP_INSIGHTS_ENABLED": "app_insights_enabled",
+    "AML_APP_INSIGHTS_KEY": "app_insights_key",
+    "AML_CORS_ORIGINS": "cors_origins",
+    "APP_INSIGHTS_LOG_RESPONSE_ENABLED": "app_insights_log_response_enabled",
+    "AZUREML_DEBUG_PORT": "debug_port",
+    "AZUREML_ENTRY_SCRIPT": "entry_script",
+    "AZUREML_LOG_LEVEL": "log_level",
+    "AZUREML_MODEL_DIR": "azureml_model_dir",
+    "AZUREML_SOURCE_DIRECTORY": "source_dir",
+    "SCORING_TIMEOUT_MS": "scoring_timeout",
+    "SERVICE_NAME": "service_name",
+    "SERVICE_PATH_PREFIX": "service_path_prefix",
+    "SERVICE_VERSION": "service_version",
+    "WORKSPACE_NAME": "workspace_name",
+}
+"""The variables that the incumbent's worker reads, with their fields (contract 1.4)."""
+
 _FILE_KEYS = frozenset(
     variable for row in settings.ROWS.values() for variable in row.env if not variable.startswith("SCORING_")
 ) | {variable for _, variable in _BANNER} | {
@@ -122,8 +141,18 @@ def _serve(parsed: argparse.Namespace, environ: dict[str, str]) -> NoReturn:
     app.run(chosen, plan)
 
 
+def spell_out(environ: dict[str, str]) -> None:
+    """Give the worker's variables their own names: it takes them in any case, and by `AML_<field>` as a second choice."""
+    by_lower = {variable.lower(): text for variable, text in environ.items()}
+    for variable, field in _WORKER_FIELDS.items():
+        for spelling in (variable, f"AML_{field}"):
+            if variable not in environ and spelling.lower() in by_lower:
+                environ[variable] = by_lower[spelling.lower()]
+
+
 def _merge(parsed: argparse.Namespace, environ: dict[str, str]) -> None:
     """Options over variables over defaults, as variables: that is how user code sees them."""
+    spell_out(environ)
     environ.setdefault("AML_APP_ROOT", str(Path.cwd()))
     environ["SERVER_PORT"] = str(parsed.port or DEFAULT_PORT)
     if environ.get("SEPERATE_HEALTH_ENDPOINT") == "true":

@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import pytest
 
+from scoring_runtime import azmlinfsrv
+
 WAIT_S = 60.0
 KEY = "01234567-89ab-cdef-0123-456789abcdef"
 USAGE = re.compile(r"usage: azmlinfsrv \[-h\] \[--entry_script ENTRY_SCRIPT\]")
@@ -433,3 +435,19 @@ def test_a_debugger_that_is_missing_ends_the_start_at_once(start: Start):
     assert command.end() == 3
     assert command.out.count("!! Starting the inference server in DEBUGGING mode") == 1
     assert "** Cannot connect to a debugger because debugpy is not installed." in command.err
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"scoring_timeout_ms": "5"}, "5"),
+        ({"AML_SCORING_TIMEOUT": "6"}, "6"),
+        ({"aml_scoring_timeout": "7"}, "7"),
+        ({"SCORING_TIMEOUT_MS": "8", "AML_SCORING_TIMEOUT": "6"}, "8"),
+        ({"Scoring_Timeout_Ms": "9", "AML_SCORING_TIMEOUT": "6"}, "9"),
+    ],
+)
+def test_the_workers_variables_have_synonyms_in_any_case(given: dict[str, str], expected: str) -> None:
+    environ = dict(given)
+    azmlinfsrv.spell_out(environ)
+    assert environ["SCORING_TIMEOUT_MS"] == expected
