@@ -47,6 +47,7 @@ types: $(VENV)/.dev ## Check the types
 
 .PHONY: test
 test: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel incumbent ## Test the built and installed wheel (PYTEST_ARGS="-k batch")
+	@command -v curl >/dev/null || $(MAKE) apt
 	$(RUN) -m pytest -m 'not gpu' $(PYTEST_ARGS)
 
 .PHONY: gpu-check
@@ -136,6 +137,7 @@ help: ## This list
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) apt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 	  || { echo 'This Python cannot make virtual environments. Run: make apt' >&2; exit 1; }
 	$(PYTHON) -m venv '$(VENV)'
