@@ -91,6 +91,7 @@ class Connection(asyncio.Protocol):
         self.writing = False
         self.write_stalled_at = NEVER
         self.write_backlog_bytes = 0
+        self.closing_since = NEVER
 
         # The request's that is coming in
         self.messages = 0  # that the parser has begun
@@ -121,7 +122,7 @@ class Connection(asyncio.Protocol):
             end = data.find(b"\r\n\r\n")
             server = self.server
             head = server.known_heads.get(data[:end])
-            if head is not None and len(data) - end - 4 == head.content_length:
+            if end > 0 and head is not None and len(data) - end - 4 == head.content_length:
                 self.phase = BUSY
                 exchange = Exchange(self, head, data[end + 4 :])
                 self.exchanges.append(exchange)
@@ -180,8 +181,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.write_stalled_at = NEVER
         self._update_reading()
-        if self.exchanges and self.exchanges[0].stream is not None:
-            self.exchanges[0].stream.pull()
+        self._write_due()
 
     # The parser's side
 
@@ -316,7 +316,7 @@ class Connection(asyncio.Protocol):
             return
         self.writing = True
         exchanges = self.exchanges
-        while exchanges and self._write_first(exchanges[0]):
+        while exchanges and self.write_stalled_at == NEVER and self._write_first(exchanges[0]):
             if not exchanges.popleft().keep_alive:
                 self._finish()
                 break
@@ -327,6 +327,8 @@ class Connection(asyncio.Protocol):
         self.writing = False
         if self.phase is BUSY and not exchanges:
             self._enter(IDLE)
+            if self.server.closing:  # an answer that had begun before could not say that it is the last
+                self.transport.close()
 
     def _write_first(self, exchange: Exchange) -> bool:
         """Write what there is of a response; True when that was all of it."""
@@ -352,6 +354,12 @@ class Connection(asyncio.Protocol):
     def check_deadline(self, now: float) -> None:
         """Called by the server's sweep."""
         settings = self.settings
+        if self.transport.is_closing():
+            # The transport waits for its client to read what is left, without end: we do not.
+            self.closing_since = min(self.closing_since, now)
+            if now - self.closing_since > settings.body_timeout_s:
+                self.transport.abort()
+            return
         if now - self.write_stalled_at > settings.body_timeout_s:
             backlog_bytes = self.transport.get_write_buffer_size()
             read_bytes = self.write_backlog_bytes - backlog_bytes

@@ -98,7 +98,7 @@ class Scoring:
     def replied(self, scorer: Scorer, settled: list[tuple[Ticket, Reply]], busy_us: int) -> None:
         """Replies came: settle each request alone."""
         now = monotonic()
-        if not scorer.in_flight:
+        if not scorer.in_flight and not scorer.streamed:
             self.cost.observe(scorer.frame_count, busy_us / 1e6)
         for ticket, reply in settled:
             ticket.settle(reply)

@@ -1,5 +1,6 @@
 """How a scorer is started: which interpreter, which arguments, which environment, which HELLO."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -91,37 +92,40 @@ def launch(plan: LaunchPlan, *, piped: bool = False) -> Launched:
 
     piped: its stdout and stderr are pipes, whose other ends come back; otherwise they are ours.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    shared_file = progress.create_shared_file()
-    stdout, stderr = (os.pipe(), os.pipe()) if piped else (None, None)
-    try:
-        process = subprocess.Popen(
-            (*plan.arguments, str(theirs.fileno()), str(shared_file)),
-            env=plan.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout[1] if stdout else None,
-            stderr=stderr[1] if stderr else None,
-            pass_fds=(theirs.fileno(), shared_file),
-            start_new_session=True,  # a Ctrl-C in the terminal is the front's to act on; a kill reaches the whole group
+    with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours_on_failure:
+        channel, their_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours_on_failure.callback(channel.close)
+        theirs.callback(their_channel.close)
+        shared_file = progress.create_shared_file()
+        theirs.callback(os.close, shared_file)
+        outputs, their_outputs = [], []
+        for _ in range(2 if piped else 0):
+            reader, writer = os.pipe()
+            ours_on_failure.callback(os.close, reader)
+            theirs.callback(os.close, writer)
+            outputs.append(reader)
+            their_outputs.append(writer)
+        stdout, stderr = their_outputs or (None, None)
+        try:
+            process = subprocess.Popen(
+                (*plan.arguments, str(their_channel.fileno()), str(shared_file)),
+                env=plan.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=(their_channel.fileno(), shared_file),
+                start_new_session=True,  # a Ctrl-C in the terminal is the front's to act on; a kill reaches the group
+            )
+        except OSError as error:
+            raise ScorerStartError(
+                f"{plan.arguments[0]}: cannot start the interpreter: {error.strerror}. Name another one with --python."
+            ) from None
+        channel.sendall(frames.encode_json(frames.HELLO, dict(plan.hello)))
+        launched = Launched(
+            process, channel, progress.Progress(shared_file), (outputs[0], outputs[1]) if piped else None
         )
-    except OSError as error:
-        ours.close()
-        for pipe in (stdout, stderr):
-            if pipe:
-                os.close(pipe[0])
-        raise ScorerStartError(
-            f"{plan.arguments[0]}: cannot start the interpreter: {error.strerror}. Name another one with --python."
-        ) from None
-    else:
-        ours.sendall(frames.encode_json(frames.HELLO, dict(plan.hello)))
-        outputs = (stdout[0], stderr[0]) if stdout and stderr else None
-        return Launched(process, ours, progress.Progress(shared_file), outputs)
-    finally:
-        for pipe in (stdout, stderr):
-            if pipe:
-                os.close(pipe[1])
-        theirs.close()
-        os.close(shared_file)
+        ours_on_failure.pop_all()
+        return launched
 
 
 def describe_exit(returncode: int) -> str:

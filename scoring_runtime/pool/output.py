@@ -79,7 +79,7 @@ class OutputPipe:
     def _write(self, data: bytes) -> None:
         if self._tap is not None:
             self._tap(data)
-        # A log that nobody reads any more must not take the server down.
-        with contextlib.suppress(BrokenPipeError):
+        # A log that nobody reads any more, or a full disk, must not take the server down.
+        with contextlib.suppress(OSError):
             while data:
                 data = data[os.write(self._target, data) :]

@@ -102,7 +102,7 @@ class Pool:
     @property
     def ready(self) -> bool:
         """At first every scorer must have loaded; later half of them will do, but at least one."""
-        return not self._draining and self._was_ready and self.live >= max(1, self.size // 2)
+        return not self._draining and self._was_ready and 2 * self.live >= self.size
 
     @property
     def started(self) -> bool:
@@ -188,7 +188,7 @@ class Pool:
             self._on_unsettled(scorer, unsettled)
         if self._draining:
             return
-        if not self._booted:
+        if not self._booted and not unsettled:  # a request that takes a scorer down does not take the server down
             self._draining = True
             self._on_boot_failed(
                 scorer.start_error
@@ -223,6 +223,9 @@ class Pool:
             seat.scorer = Scorer(next(self._numbers), self._plan, self, self._ids, self._loop, self._on_output)
         except ScorerStartError as error:
             self._start_failed(seat, error)
+            return
+        except OSError as error:  # out of descriptors, of processes, of memory: it may pass
+            self._start_failed(seat, ScorerStartError(f"{self._plan.target}: cannot start a scorer: {error}."))
             return
         seat.scorer.expect_ready(self._start_timeout_s)
 

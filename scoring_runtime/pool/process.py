@@ -134,6 +134,7 @@ class Scorer:
         self._loop = loop
         self._deadline = float("inf")
         self._timeout_s = 0.0
+        self.streamed = False  # a reply of the present frame came in pieces, at its client's pace
         self._streaming = 0  # the request whose reply is coming in pieces
         self._exit_text: str | None = None
         self._killed = False  # by us
@@ -151,7 +152,13 @@ class Scorer:
         self._connecting = loop.create_task(self._connect(launched.channel))
 
     async def _connect(self, ours: Any) -> None:
-        await self._loop.create_unix_connection(lambda: self._channel, sock=ours)
+        try:
+            await self._loop.create_unix_connection(lambda: self._channel, sock=ours)
+        except OSError:
+            logger.exception("Scorer %d (pid %d) cannot be reached.", self.number, self.pid)
+            ours.close()
+            self._on_channel_closed()
+            return
         if self._channel.closed:  # in the meantime
             self._channel.close()
 
@@ -166,6 +173,7 @@ class Scorer:
         self._move(Event.SENT)
         count = len(tickets)
         self.frame_count = count
+        self.streamed = False
         # A new id for each try: within a scorer ids only rise, so its mark says which of them it has begun.
         ids = self._ids.take(count)
         self.in_flight = dict(zip(ids, tickets, strict=True))
@@ -254,6 +262,7 @@ class Scorer:
             raise frames.FrameError(f"a piece of request {number}, which this scorer does not have")
         if flags & frames.FLAG_MORE:
             self._streaming = number
+            self.streamed = True
             self._deadline = float("inf")  # it waits to be pulled: the client's pace is the connection's business
         else:
             self._streaming = 0
@@ -338,11 +347,12 @@ class Scorer:
             logger.warning("Scorer %d (pid %d) left a process that may not be killed.", self.number, self.pid)
 
     def _watch_exit(self) -> None:
-        if hasattr(os, "pidfd_open"):
+        try:
             pidfd = os.pidfd_open(self.pid)
-            self._loop.add_reader(pidfd, self._on_pidfd, pidfd)
-        else:
+        except (AttributeError, OSError):  # no Linux, an old one, a sandbox that forbids it, or no descriptor left
             self._poll_exit()
+        else:
+            self._loop.add_reader(pidfd, self._on_pidfd, pidfd)
 
     def _on_pidfd(self, pidfd: int) -> None:
         self._loop.remove_reader(pidfd)

@@ -2,6 +2,7 @@
 of `logging` take 15.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -62,8 +63,10 @@ class RequestLog:
         if not lines:
             return
         data = b"".join(lines)
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+        # A log that nobody reads any more, or a full disk, must not take the server down.
+        with contextlib.suppress(OSError):
+            while data:
+                data = data[os.write(self._descriptor, data) :]
 
     def _add(self, level: bytes, logger: bytes, text: bytes) -> None:
         now = self._turn_second()

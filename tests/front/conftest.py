@@ -216,6 +216,7 @@ class HandScorer:
     def __init__(self) -> None:
         self.in_flight: dict[int, Ticket] = {}
         self.frame_count = 0
+        self.streamed = False
         self.controls: list[tuple[str, int]] = []
 
     def send(self, tickets: list[Ticket], timeout_s: float) -> None:

@@ -6,6 +6,7 @@ This guards the shortcut for heads that are known: the same server sees the same
 import itertools
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -158,6 +159,25 @@ def test_known_heads_are_really_taken(make_front):
     client.send(post(b"3"))
     front.echo()
     assert [response.body for response in client.responses()] == [b"1", b"2", b"3"]
+
+
+@pytest.mark.parametrize("length_off", range(-6, 7))
+def test_a_known_head_that_comes_cut_is_not_taken_for_a_whole_one(make_front, length_off):
+    """Cut after its first CR, a head whose Content-Length was its own size was once a request by itself."""
+    front = make_front()
+    start = b"POST /score HTTP/1.1\r\nHost: here\r\nX-Pad: "
+    size = len(start) + 120 + len(b"\r\nContent-Length: 000")
+    head = start + b"p" * 120 + b"\r\nContent-Length: %03d" % (size + length_off)
+    body = b"b" * (size + length_off)
+    whole = head + b"\r\n\r\n" + body
+    front.ask(whole)
+    assert front.server.known_heads
+    for cut in range(1, len(head) + 5):
+        client = front.connect()
+        client.send(whole[:cut])
+        client.send(whole[cut:])
+        front.echo()
+        assert [response.body for response in client.responses()] == [body]
 
 
 def test_known_heads_do_not_grow_without_bound(make_front):

@@ -1,6 +1,7 @@
 """Responses that come in pieces, and lines that scorers print, through the whole server."""
 
 import re
+import signal
 import socket
 import time
 from typing import Any
@@ -112,6 +113,51 @@ def test_a_generator_that_fails_breaks_the_connection_off(script: Any, serve: An
         assert not data.endswith(b"0\r\n\r\n"), "a client must see that the response is not whole"
         assert server.score(b"").status == 200
         assert "ValueError: in the middle" in server.log
+
+
+def test_a_stream_that_began_before_the_drain_does_not_hold_it_up(
+    script: Any, serve: Any, tmp_path: Any, wait_until: Any
+) -> None:
+    with (
+        serve(script(STREAMS), "--drain-timeout-s", "50", folder=tmp_path) as server,
+        send(server.port, b"told") as client,
+    ):
+        read_until(client, b"5\r\nfirst\r\n")
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.status("/readyz") == 0)
+        began = time.monotonic()
+        (tmp_path / "go-on").touch()
+        assert read_until(client, b"0\r\n\r\n").endswith(b"6\r\nsecond\r\n0\r\n\r\n")
+        assert server.process.wait(30) == 0
+        assert time.monotonic() - began < 20
+
+
+def test_a_request_that_ends_a_scorer_while_another_one_loads_does_not_end_the_server(
+    script: Any, serve: Any, tmp_path: Any, wait_until: Any
+) -> None:
+    text = """
+import os, time
+from pathlib import Path
+def init():
+    try:
+        Path("one-loads").mkdir()
+    except FileExistsError:
+        deadline = time.monotonic() + 60
+        while not Path("go-on").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+def run(data):
+    if data == "die":
+        os._exit(7)
+    return data
+"""
+    with serve(script(text), "--scorers", "2", folder=tmp_path, ready=False) as server:
+        wait_until(lambda: server.status("/") and b": ready" in server.get("/readyz?verbose").body)
+        assert server.score(b"die").status == 500
+        assert server.process.poll() is None
+        (tmp_path / "go-on").touch()
+        server.wait_ready()
+        assert server.score(b"well").json == "well"
 
 
 def test_lines_of_several_scorers_come_out_whole(script: Any, serve: Any, tmp_path: Any, wait_until: Any) -> None:

@@ -191,7 +191,10 @@ class ScriptEngine:
             self._answer(one, arguments, environ, outbox)
         finally:
             if context is not None:
-                context.pop()
+                try:
+                    context.pop()
+                except Exception as error:  # a context that run() pushed and left: the answer stands
+                    log.log_exception(error)
 
     def _answer(
         self, one: frames.Request, arguments: Dict[str, Any], environ: Optional[Dict[str, Any]], outbox: Outbox
