@@ -73,6 +73,27 @@ def test_a_line_without_an_end_is_passed_on_in_parts() -> None:
     assert len(cutter.feed(b"x")) == MAX_LINE_BYTES + 1
 
 
+def test_a_full_disk_under_the_log_raises_nothing() -> None:
+    """It once left a scorer's place empty for ever: the error came out while the scorer's end was being dealt with."""
+
+    async def write(full: int) -> None:
+        loop = asyncio.get_running_loop()
+        source, writer = os.pipe()
+        pipe = OutputPipe(loop, source, full)
+        os.write(writer, b"one\ntwo")
+        os.close(writer)
+        pipe.close()
+        log = RequestLog(loop.call_soon, full)
+        log.warned(b"x")
+        log.flush()
+
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        asyncio.run(write(full))
+    finally:
+        os.close(full)
+
+
 def test_what_a_dead_writer_left_in_its_pipe_is_copied() -> None:
     async def copy() -> bytes:
         source, writer = os.pipe()
