@@ -20,7 +20,7 @@ SERVER_VERSION = "1.5.1"
 
 
 class Ids:
-    """Request ids in the form of random UUIDs, at 0.15 us each in place of 1.5.
+    """Request ids in the form of random UUIDs, at 0.2 us each in place of 1.9.
 
     A random stem of 74 bits, renewed every `RENEW_AFTER` ids, and a count in the last group.
     """

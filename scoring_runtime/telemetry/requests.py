@@ -1,5 +1,6 @@
-"""Log lines of requests: built by hand and written once for each turn of the event loop. 1.5 us a request, where two calls
-of `logging` take 15.
+"""Log lines of requests: built by hand and written once for each turn of the event loop.
+
+The two lines cost the front 6 us a request: 16.0 us with them, 9.8 without, at 32 connections.
 """
 
 import contextlib
