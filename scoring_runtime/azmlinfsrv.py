@@ -42,6 +42,7 @@ _WORKER_FIELDS = {
     "AML_APP_INSIGHTS_ENABLED": "app_insights_enabled",
     "AML_APP_INSIGHTS_KEY": "app_insights_key",
     "AML_CORS_ORIGINS": "cors_origins",
+    "AML_MDC_STORAGE_ENABLED": "mdc_storage_enabled",
     "APP_INSIGHTS_LOG_RESPONSE_ENABLED": "app_insights_log_response_enabled",
     "AZUREML_DEBUG_PORT": "debug_port",
     "AZUREML_ENTRY_SCRIPT": "entry_script",
@@ -60,7 +61,6 @@ _FILE_KEYS = frozenset(
     variable for row in settings.ROWS.values() for variable in row.env if not variable.startswith("SCORING_")
 ) | {variable for _, variable in _BANNER} | {
     "AML_APP_ROOT",
-    "AML_MDC_STORAGE_ENABLED",
     "APP_INSIGHTS_LOG_RESPONSE_ENABLED",
     "AZUREML_DEBUG_PORT",
     "AZUREML_SOURCE_DIRECTORY",

@@ -222,6 +222,13 @@ class Settings:
     appinsights_log_response: bool = _row(
         True, _switch, "SWITCH", "tell Application Insights the responses, too", "APP_INSIGHTS_LOG_RESPONSE_ENABLED"
     )
+    appinsights_log_model_data: bool = _row(
+        False,
+        _switch,
+        "SWITCH",
+        "tell Application Insights what run() was given and what it returned",
+        "AML_MDC_STORAGE_ENABLED",
+    )
     workspace_name: str = _row("", str, "NAME", "name of the workspace, for Application Insights", "WORKSPACE_NAME")
 
     # The end

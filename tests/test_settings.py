@@ -17,7 +17,7 @@ DEFAULTS = {field.name: field.default for field in dataclasses.fields(Settings)}
 def another(name: str) -> tuple[str, Any]:
     """A text that sets the row to something that is not its default, and what that is."""
     default, parse = DEFAULTS[name], ROWS[name].parse
-    for text in ("7", "4711", "false", "debug", "some text"):
+    for text in ("7", "4711", "false", "true", "debug", "some text"):
         try:
             value = parse(text)
         except ValueError:

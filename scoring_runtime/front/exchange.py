@@ -78,6 +78,7 @@ class Exchange(Ticket):
     keep_alive = True
     logged = False  # its route is one that leaves a line of the server's own
     stream: "Stream | None" = None
+    flags = 0  # of the scorer's reply, if it had to go the long way
     began_ns = 0  # wall time at its last byte in, if telemetry is to hear of it
 
     def __init__(self, connection: "Connection", request: RequestHead, body: bytes) -> None:
@@ -125,6 +126,7 @@ class Exchange(Ticket):
                 if server.request_log is not None:
                     server.log_answer(self, status, size, size)
                 return True
+        self.flags = flags
         content_type, extra_lines = head_lines(head)
         if not head and not messages.has_body(status):
             content_type = b""

@@ -15,6 +15,7 @@ from .. import openapi
 from ..errors import Overloaded, ScorerStartError
 from ..pool.launch import LaunchPlan
 from ..pool.pool import Pool
+from ..scorer import frames
 from ..settings import Settings
 from ..telemetry import insights, records
 from ..telemetry.metrics import Metrics
@@ -60,8 +61,14 @@ class Server:
         # None when telemetry is off.
         self.insights = insights.start(
             records.find_connection_string(settings.appinsights_connection_string, plan.environ),
-            records.Service(settings.service_name, settings.workspace_name, plan.environ.get("HOSTNAME", "Unknown")),
+            records.Service(
+                settings.service_name,
+                settings.workspace_name,
+                plan.environ.get("HOSTNAME", "Unknown"),
+                plan.environ.get("AZUREML_MODEL_DIR", ""),
+            ),
             tells_responses=settings.appinsights_log_response,
+            tells_model_data=settings.appinsights_log_model_data,
         )
         verbose = settings.log_level in ("debug", "info")
         self.request_log = RequestLog(loop.call_soon) if script and verbose else None
@@ -221,16 +228,26 @@ class Server:
         if telemetry is None or not exchange.began_ns:
             return
         request = exchange.request
-        value = None
-        if telemetry.tells_responses:
-            value = _NO_TEXT if body is None else bytes(body[: records.MAX_RESPONSE_BYTES])
+        flags = exchange.flags
+        now_ns = time.time_ns()
+        output = None if body is None else bytes(body[: records.MAX_RESPONSE_BYTES])
+        whole = body is None or len(body) <= records.MAX_RESPONSE_BYTES
+        value = (_NO_TEXT if output is None else output) if telemetry.tells_responses else None
         telemetry.answered(
             records.Answered(
                 request.method, request.target, messages.path(request.target), request.headers, status, head,
-                value, body is None or len(body) <= records.MAX_RESPONSE_BYTES, broken,
-                exchange.began_ns, time.time_ns(),
+                value, whole, broken, exchange.began_ns, now_ns,
             )
         )  # fmt: skip
+        if telemetry.tells_model_data and flags & frames.FLAG_RUN_RETURNED:
+            given = exchange.body
+            telemetry.scored(
+                records.Scored(
+                    request.method, request.target, self.pool.info, head,
+                    given[: records.MAX_INPUT_BYTES], len(given) <= records.MAX_INPUT_BYTES,
+                    output, whole, not flags & frames.FLAG_NO_FAILED_HEADER, now_ns,
+                )
+            )  # fmt: skip
 
     def cancel(self, exchange: Exchange) -> None:
         """Nobody waits for its answer any more."""

@@ -72,6 +72,7 @@ def on_piece(exchange: Exchange, scorer: Scorer, reply: Reply) -> None:
     if stream is None:
         stream = exchange.stream = Stream(exchange, chunked=not exchange.request.http_10)
         stream.status = status
+        exchange.flags = flags
         exchange.connection.server.metrics.score_status[status] += 1
         content_type, lines = head_lines(head)
         lines += exchange.flag_lines(flags, run_us)

@@ -4,16 +4,18 @@ They are an extra, and imported only when telemetry is on. The event loop leaves
 limit; a thread makes records of it and sends them.
 """
 
+import functools
 import logging
 import os
 import random
 import threading
 import time
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from . import records
-from .records import Answered, Service
+from .records import Answered, Scored, Service
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import ReadableLogRecord
@@ -68,6 +70,13 @@ class _Failed(NamedTuple):
     time_ns: int
 
 
+_Item = Answered | Scored | _Printed | _Failed
+
+
+def _size(scored: Scored) -> int:
+    return len(scored.input) + len(scored.output or b"")
+
+
 class Exporter:
     """Makes spans and log records, and hands them to Azure Monitor. ImportError, ValueError as from the packages."""
 
@@ -103,12 +112,15 @@ class Exporter:
             "C": logs.SeverityNumber.FATAL,
         }
 
-    def send(self, requests: list[Answered], lines: list[records.Record]) -> None:
+    def send(self, requests: list[Answered], lines: list[records.Record | Scored]) -> None:
         """Send them; returns when they have arrived or are lost."""
         for start in range(0, len(requests), SEND_AT):
             self._spans.export([self._span(answered) for answered in requests[start : start + SEND_AT]])
         for start in range(0, len(lines), SEND_AT):
-            self._records.export([self._record(line) for line in lines[start : start + SEND_AT]])
+            batch = lines[start : start + SEND_AT]
+            self._records.export(
+                [self._data(line) if isinstance(line, Scored) else self._record(line) for line in batch]
+            )
 
     def _span(self, answered: Answered) -> "ReadableSpan":
         trace = self._trace
@@ -142,27 +154,57 @@ class Exporter:
                 "exception.stacktrace": line.text,
             }
             body = None  # it would stand in the place of the exception's own message
+        return self._log_record(line.time_ns, line.level, line.logger, body, attributes)
+
+    def _data(self, scored: Scored) -> "ReadableLogRecord":
+        attributes = records.model_data(scored, self._service, self._models)
+        return self._log_record(scored.time_ns, "I", "azmlinfsrv.trace", "model_data_collection", attributes)
+
+    def _log_record(
+        self, time_ns: int, level: str, logger_name: str, body: str | None, attributes: dict[str, str]
+    ) -> "ReadableLogRecord":
         return self._sdk_logs.ReadableLogRecord(
             self._logs.LogRecord(
-                timestamp=line.time_ns,
-                observed_timestamp=line.time_ns,
-                severity_number=self._levels[line.level],
+                timestamp=time_ns,
+                observed_timestamp=time_ns,
+                severity_number=self._levels[level],
                 body=body,
                 attributes=attributes,
             ),
             self._resource,
-            self._scope(line.logger),
+            self._scope(logger_name),
         )
+
+    @functools.cached_property
+    def _models(self) -> list[str]:
+        """Looked for when they are told first, in the thread: the folder may lie on a slow disk."""
+        return find_models(self._service.model_dir)
+
+
+def find_models(folder: str) -> list[str]:
+    """The models of AZUREML_MODEL_DIR, each as `name:version`: the folder is `<name>/<version>` itself, or holds such."""
+    if not folder:
+        return []
+    root = Path(folder).absolute()
+    if root.name.isdecimal():
+        return [f"{root.parent.name}:{root.name}"] if root.is_dir() else []
+    try:
+        found = [path for path in root.glob("*/*") if path.name.isdecimal()]
+    except OSError as error:
+        logger.warning("The models in %s cannot be listed: %s.", folder, error)
+        return []
+    return [f"{path.parent.name}:{path.name}" for path in sorted(found)]
 
 
 class Insights:
     """What the front tells, on its way to an exporter. All methods are the event loop's, and none of them waits."""
 
-    def __init__(self, exporter: Exporter, *, tells_responses: bool) -> None:
+    def __init__(self, exporter: Exporter, *, tells_responses: bool, tells_model_data: bool = False) -> None:
         self.tells_responses = tells_responses
+        self.tells_model_data = tells_model_data
         self.dropped = 0
         self._exporter = exporter
-        self._waiting: deque[Answered | _Printed | _Failed] = deque()
+        self._waiting: deque[_Item] = deque()
         # Two counts, each with one writer: bytes that came in, and bytes that have gone.
         self._bytes_in = 0
         self._bytes_out = 0
@@ -176,6 +218,10 @@ class Insights:
     def answered(self, answered: Answered) -> None:
         """A request has its answer."""
         self._leave(answered, len(answered.body or b""))
+
+    def scored(self, scored: Scored) -> None:
+        """run() has answered a request."""
+        self._leave(scored, _size(scored))
 
     def printed(self, source: int, lines: bytes) -> None:
         """A scorer wrote whole lines. `source` tells one pipe from the others."""
@@ -196,7 +242,7 @@ class Insights:
             logger.warning("Application Insights did not take everything within %g s: the rest is lost.", timeout_s)
         return done
 
-    def _leave(self, item: "Answered | _Printed | _Failed", size: int) -> None:
+    def _leave(self, item: "_Item", size: int) -> None:
         waiting = self._waiting
         if len(waiting) >= MAX_WAITING or self._bytes_in - self._bytes_out + size > MAX_WAITING_BYTES:
             self.dropped += 1
@@ -228,16 +274,19 @@ class Insights:
                 "There is more to tell than Application Insights takes: %d records are lost so far.", dropped
             )
 
-    def _take(self, *, last: bool) -> tuple[list[Answered], list[records.Record]]:
+    def _take(self, *, last: bool) -> tuple[list[Answered], list[records.Record | Scored]]:
         """What waits now, as records. A record that may go on is kept until its pipe has been silent for a while."""
         requests: list[Answered] = []
-        lines: list[records.Record] = []
+        lines: list[records.Record | Scored] = []
         now = time.monotonic()
         for _ in range(len(self._waiting)):
             item = self._waiting.popleft()
             if isinstance(item, Answered):
                 requests.append(item)
                 self._bytes_out += len(item.body or b"")
+            elif isinstance(item, Scored):
+                lines.append(item)
+                self._bytes_out += _size(item)
             elif isinstance(item, _Printed):
                 source = self._sources.setdefault(item.source, _Source())
                 source.heard_at = now
@@ -253,7 +302,9 @@ class Insights:
         return requests, lines
 
 
-def start(connection_string: str | None, service: Service, *, tells_responses: bool) -> Insights | None:
+def start(
+    connection_string: str | None, service: Service, *, tells_responses: bool, tells_model_data: bool = False
+) -> Insights | None:
     """Telemetry, if there is a connection string. Where it cannot be had, the log says why, and the server serves on."""
     if connection_string is None:
         return None
@@ -274,7 +325,7 @@ def start(connection_string: str | None, service: Service, *, tells_responses: b
             str(error).rstrip("."),
         )
         return None
-    return Insights(exporter, tells_responses=tells_responses)
+    return Insights(exporter, tells_responses=tells_responses, tells_model_data=tells_model_data)
 
 
 def _listen_to_the_packages() -> None:

@@ -8,13 +8,17 @@ import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 NOT_TEXT = json.dumps("Scoring request response payload is a non serializable object or raw binary")
 """Stands for a response that is no text, or that was sent in pieces."""
 
 MAX_RESPONSE_BYTES = 32768
 """So much of a response is kept: Application Insights takes 8192 characters, of at most 4 bytes each."""
+
+MAX_INPUT_BYTES = 32768
+"""So much of what run() was given is kept, for the same reason."""
 
 MAX_RECORD_BYTES = 131072
 """So much of a log record is kept: Application Insights takes 32768 characters."""
@@ -41,6 +45,7 @@ class Service(NamedTuple):
     name: str
     workspace: str
     container: str
+    model_dir: str = ""
 
     @property
     def attributes(self) -> dict[str, str]:
@@ -101,10 +106,16 @@ def request_attributes(answered: Answered, service: Service) -> dict[str, str | 
 
 def response_value(body: bytes, *, whole: bool) -> str:
     """A response as text; a fixed sentence, as JSON, when it is none."""
+    text = _decode(body, whole=whole)
+    return NOT_TEXT if text is None else text
+
+
+def _decode(data: bytes, *, whole: bool) -> str | None:
+    """UTF-8 as text, also where it was cut within a character; None when it is none."""
     try:
-        return codecs.getincrementaldecoder("utf-8")().decode(body, final=whole)
+        return codecs.getincrementaldecoder("utf-8")().decode(data, final=whole)
     except UnicodeDecodeError:
-        return NOT_TEXT
+        return None
 
 
 def format_duration(duration_ns: int) -> str:
@@ -133,6 +144,91 @@ def _last_header(head: bytes, name: bytes) -> str:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
+
+
+# Inputs and predictions
+
+INPUT_NOT_TEXT = json.dumps("Scoring request payload is raw binary")
+
+
+class Scored(NamedTuple):
+    """A request that run() has answered, as the event loop leaves it behind."""
+
+    method: bytes
+    target: bytes
+    info: Mapping[str, Any]
+    """What the scorer said of the script when it was ready: mode, arguments, their defaults."""
+
+    head: bytes
+    """Of the response."""
+
+    input: bytes
+    """The request's body, at most MAX_INPUT_BYTES of it."""
+
+    input_whole: bool
+    output: bytes | None
+    """The response's body, at most MAX_RESPONSE_BYTES of it; None when it was sent in pieces."""
+
+    output_whole: bool
+    plain: bool
+    """run() returned a value, whose JSON is the output; otherwise it returned a response."""
+
+    time_ns: int
+
+
+def model_data(scored: Scored, service: Service, models: Sequence[str]) -> dict[str, str]:
+    """The attributes of a record of the model data log. `models`: what is served, each as `name:version`."""
+    return {
+        "Container Id": service.container,
+        "Request Id": _last_header(scored.head, b"x-request-id"),
+        "Client Request Id": _last_header(scored.head, b"x-ms-client-request-id"),
+        "Workspace Name": service.workspace,
+        "Service Name": service.name,
+        "Models": json.dumps(models),
+        "Input": model_input(scored),
+        "Prediction": model_prediction(scored),
+    }
+
+
+def model_input(scored: Scored) -> str:
+    """What run() was given, as JSON: a text, or in the mode "object" its arguments by name.
+
+    A body that is not here as a whole cannot be taken apart into arguments: it is told as it came.
+    """
+    mode = scored.info.get("mode")
+    text = _decode(scored.input, whole=scored.input_whole)
+    if mode == "object":
+        try:
+            values = _query_values(scored.target) if scored.method == b"GET" else json.loads(scored.input)
+            known = {**scored.info.get("defaults", {}), **values}
+            return json.dumps({name: known[name] for name in scored.info.get("arguments", ()) if name in known})
+        except (ValueError, TypeError, RecursionError):
+            return INPUT_NOT_TEXT if text is None else text
+    if scored.method != b"POST" and (mode == "string" or not scored.input):
+        text = json.dumps(_query_values(scored.target))
+    return INPUT_NOT_TEXT if text is None else json.dumps(text)
+
+
+def model_prediction(scored: Scored) -> str:
+    """What run() returned, as JSON; of a response its body, which is a text unless its type says JSON."""
+    text = None if scored.output is None else _decode(scored.output, whole=scored.output_whole)
+    if text is None:
+        return NOT_TEXT
+    kind = _last_header(scored.head, b"content-type").partition(";")[0].strip().lower()
+    return text if scored.plain or kind == "application/json" or kind.endswith("+json") else json.dumps(text)
+
+
+def _query_values(target: bytes) -> dict[str, Any]:
+    """The query as run() gets it: each value is JSON if it can be, else text; a name that comes twice has a list."""
+    query = _text(target).partition("#")[0].partition("?")[2]
+    lists: dict[str, list[Any]] = {}
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = text
+        lists.setdefault(name, []).append(value)
+    return {name: values[0] if len(values) == 1 else values for name, values in lists.items()}
 
 
 # Log lines

@@ -23,7 +23,7 @@ class Kept(insights.Exporter):
         self.may_work = threading.Event()
         self.may_work.set()
         self.requests: list[records.Answered] = []
-        self.lines: list[records.Record] = []
+        self.lines: list[records.Record | records.Scored] = []
         self.turns = 0
 
     def send(self, requests, lines) -> None:
@@ -60,7 +60,7 @@ def test_everything_is_sent_at_the_end():
 
     assert telemetry.close()
     assert exporter.requests == [answered()]
-    assert sorted(line.text for line in exporter.lines) == [
+    assert sorted(line.text for line in exporter.lines if isinstance(line, records.Record)) == [
         "1\nand more",
         "User's init function failed\nTraceback (most recent call last):\nOSError: no",
     ]
@@ -91,6 +91,22 @@ def test_what_is_too_much_is_dropped_and_counted(log):
     assert telemetry.close()
     assert len(exporter.requests) == insights.SEND_AT + insights.MAX_WAITING
     assert "7 records are lost so far" in log.text
+
+
+def test_what_run_did_counts_with_its_bytes():
+    exporter = Kept()
+    exporter.may_work.clear()
+    telemetry = insights.Insights(exporter, tells_responses=True)
+    item = records.Scored(
+        b"POST", b"/score", {}, b"", b"x" * (insights.MAX_WAITING_BYTES // 2), True, b"y", True, True, 7
+    )
+    for _ in range(2):
+        telemetry.scored(item)
+
+    assert telemetry.dropped == 1
+    exporter.may_work.set()
+    assert telemetry.close()
+    assert exporter.lines == [item]
 
 
 def test_bytes_are_limited_too():

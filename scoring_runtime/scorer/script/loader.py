@@ -6,6 +6,7 @@ traceback.
 
 import importlib
 import inspect
+import json
 import os
 import sys
 from importlib.machinery import SourceFileLoader
@@ -15,10 +16,11 @@ from types import CoroutineType, ModuleType
 from typing import Any, Callable, Dict, List, NoReturn, Optional
 
 from ..loop import LoadError
-from . import aliases, call, debugger, log, request, schema
+from . import aliases, call, debugger, encode, log, request, schema
 
 MODULE_NAME = "entry_module"
 _TREE_LINES = 200
+_MAX_DEFAULT_BYTES = 8192
 _IMPORT_FAILED = "Failed to import user script because it raised an unhandled exception"
 _FLASK_NAMES = (
     "request",
@@ -75,6 +77,7 @@ def load(hello: Dict[str, Any]) -> call.ScriptEngine:
         "methods": ["GET", "POST", "OPTIONS", "HEAD"] if script.mode == call.RAW else ["GET", "POST"],
         "mode": script.mode,
         "arguments": script.arguments,
+        "defaults": _sayable(script.defaults) if script.mode == call.OBJECT else {},
         "python": "%d.%d.%d" % sys.version_info[:3],
         "init_ms": round((perf_counter() - began) * 1000, 3),
         "swagger": schema.describe(run),
@@ -185,6 +188,19 @@ def _analyse(run: Callable[..., Any], module: ModuleType) -> call.Script:
     required = [parameter.name for parameter in inputs if parameter.default is parameter.empty]
     defaults = {parameter.name: parameter.default for parameter in inputs if parameter.default is not parameter.empty}
     return call.Script(run, mode, names, required, defaults, wants_headers, _flask_app(mode, module))
+
+
+def _sayable(defaults: Dict[str, Any]) -> Dict[str, Any]:
+    """Those that are small and have a form in JSON, for the front's log of inputs."""
+    sayable = {}
+    for name, value in defaults.items():
+        try:
+            text = encode.encode(value)
+        except Exception:  # noqa: S112 - whatever the value's own code raises: this one is left out
+            continue
+        if len(text) <= _MAX_DEFAULT_BYTES:
+            sayable[name] = json.loads(text.decode("ascii"))
+    return sayable
 
 
 def _bad_run(module: ModuleType, message: str) -> LoadError:
