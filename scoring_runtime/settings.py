@@ -75,6 +75,12 @@ class Row:
     env: tuple[str, ...]
     launcher_env: tuple[str, ...] = ()
     """Those of `env` whose wrong values the incumbent's launcher answers with exit code 1, not 3."""
+    lenient: Mapping[str, Callable[[str], Any]] = dataclasses.field(default_factory=dict)
+    """How those of `env` are read that the incumbent reads in its own way."""
+
+    def parse_as(self, name: str, text: str) -> Any:
+        """The value of `text` under one of its names; ValueError whose text says what was expected."""
+        return self.lenient.get(name, self.parse)(text)
 
 
 def _row(
@@ -84,8 +90,9 @@ def _row(
     text: str,
     *env: str,
     launcher_env: tuple[str, ...] = (),
+    lenient: Mapping[str, Callable[[str], Any]] | None = None,
 ) -> Any:
-    row = Row(parse, metavar, text, (*env, *launcher_env), launcher_env)
+    row = Row(parse, metavar, text, (*env, *launcher_env), launcher_env, lenient or {})
     return dataclasses.field(default=default, metadata={_ROW: row})
 
 
@@ -127,6 +134,15 @@ class Settings:
     # Scorers and batches
     scorers: int = _row(
         1, _whole_number(1, 1024), "N", "scorer processes", "SCORING_SCORERS", launcher_env=("WORKER_COUNT",)
+    )
+    preload: bool = _row(
+        False,
+        _switch,
+        "SWITCH",
+        "call init() of a script once, in a process that every scorer is a fork of, so that they share its memory",
+        "SCORING_PRELOAD",
+        "WORKER_PRELOAD",
+        lenient={"WORKER_PRELOAD": lambda text: text.lower() == "true"},
     )
     max_batch_size: int = _row(
         128, _whole_number(1, 65536), "N", "most requests that run together", "SCORING_MAX_BATCH_SIZE"
@@ -298,7 +314,7 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
             if text is None or text == "" or _is_service_link(variable, text):
                 continue
             try:
-                values[name] = row.parse(text)
+                values[name] = row.parse_as(variable, text)
             except ValueError as error:
                 raise ConfigurationError(
                     f"environment variable {variable} is {text!r}: {error}. Correct it, unset it, or use {flag(name)}.",
@@ -335,7 +351,7 @@ def _from_file(path: str) -> dict[str, Any]:
                 value = str(value)  # noqa: PLW2901 - as a variable would hold it
             if isinstance(value, (dict, list, bool)) or value is None:
                 raise ValueError("expected text or a number")
-            values[name] = ROWS[name].parse(str(value))
+            values[name] = ROWS[name].parse_as(key, str(value))
         except ValueError as error:
             raise ConfigurationError(f"{path}: {key!r} is {value!r}: {error}.") from None
     return values

@@ -267,6 +267,13 @@ def test_a_switch_in_the_file_may_be_true_or_false(config_file):
     assert load({}, {}, config_file({"appinsights_log_response": "no"})).appinsights_log_response is False
 
 
+@pytest.mark.parametrize(("text", "on"), [("true", True), ("TRUE", True), ("yes", False), ("1", False), ("no", False)])
+def test_only_the_word_true_switches_preloading_on_by_the_incumbents_variable(config_file, text, on):
+    assert load({}, {"WORKER_PRELOAD": text}, None).preload is on
+    assert load({}, {}, config_file({"WORKER_PRELOAD": text})).preload is on
+    assert load({}, {"WORKER_PRELOAD": "true", "SCORING_PRELOAD": "off"}, None).preload is False
+
+
 def test_the_command_line_reads_the_file(config_file, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sealing, "restart_isolated", lambda _: None)
     monkeypatch.setattr(sealing, "seal_environment", dict)

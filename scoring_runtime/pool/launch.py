@@ -26,6 +26,7 @@ class LaunchPlan:
     arguments: tuple[str, ...]
     environ: Mapping[str, str]
     hello: Mapping[str, Any]
+    preload: bool = False
 
     @property
     def target(self) -> str:
@@ -33,15 +34,45 @@ class LaunchPlan:
         return str(self.hello["target"])
 
 
-@dataclass
-class Launched:
-    """A started scorer: its process, our end of its channel, and the id that it marks before it runs a request."""
+class Wires:
+    """What connects the front with a scorer: our ends, and `theirs`, which is closed once they have it.
 
-    process: "subprocess.Popen[bytes]"
-    channel: socket.socket
-    progress: progress.Progress
-    outputs: tuple[int, int] | None
-    """Our ends of the pipes of its stdout and stderr, when it was given pipes."""
+    channel: the stream socket. progress: the id that the scorer marks before it runs a request. outputs: our ends of the
+    pipes of its stdout and stderr, when it is given pipes. theirs: descriptors of the channel and of the progress file,
+    then of stdout and stderr.
+    """
+
+    def __init__(self, *, piped: bool) -> None:
+        with contextlib.ExitStack() as on_failure:
+            self.channel, their_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            on_failure.callback(self.channel.close)
+            on_failure.callback(their_channel.close)
+            shared_file = progress.create_shared_file()
+            on_failure.callback(os.close, shared_file)
+            self.outputs: list[int] = []
+            self.theirs = [0, shared_file]
+            for _ in range(2 if piped else 0):
+                reader, writer = os.pipe()
+                on_failure.callback(os.close, reader)
+                on_failure.callback(os.close, writer)
+                self.outputs.append(reader)
+                self.theirs.append(writer)
+            self.progress = progress.Progress(shared_file)
+            self.theirs[0] = their_channel.detach()
+            on_failure.pop_all()
+
+    def close_theirs(self) -> None:
+        """They have their ends, or never will."""
+        while self.theirs:
+            os.close(self.theirs.pop())
+
+    def close(self) -> None:
+        """Let go of everything: nobody is at the other end."""
+        self.close_theirs()
+        self.channel.close()
+        self.progress.close()
+        while self.outputs:
+            os.close(self.outputs.pop())
 
 
 def plan(target: Target, settings: Settings, environ: Mapping[str, str]) -> LaunchPlan:
@@ -64,8 +95,8 @@ def plan(target: Target, settings: Settings, environ: Mapping[str, str]) -> Laun
     if settings.model_dir is not None:
         scorer_environ["AZUREML_MODEL_DIR"] = settings.model_dir
     if target.engine == "onnx":
-        return LaunchPlan((sys.executable, "-I", "-m", "scoring_runtime.onnx"), scorer_environ, hello)
-    return LaunchPlan((user_python(settings, environ), str(_SCORER)), scorer_environ, hello)
+        return LaunchPlan((sys.executable, "-I", "-m", "scoring_runtime.onnx"), scorer_environ, hello, settings.preload)
+    return LaunchPlan((user_python(settings, environ), str(_SCORER)), scorer_environ, hello, settings.preload)
 
 
 def user_python(settings: Settings, environ: Mapping[str, str]) -> str:
@@ -87,49 +118,41 @@ def user_python(settings: Settings, environ: Mapping[str, str]) -> str:
     return sys.executable
 
 
-def launch(plan: LaunchPlan, *, piped: bool = False) -> Launched:
+def launch(
+    plan: LaunchPlan, *, piped: bool = False, control: socket.socket | None = None
+) -> tuple["subprocess.Popen[bytes]", Wires]:
     """Start one scorer and say HELLO to it; ScorerStartError when the interpreter cannot be started.
 
-    piped: its stdout and stderr are pipes, whose other ends come back; otherwise they are ours.
+    piped: its stdout and stderr are pipes; otherwise they are ours. control: makes it a preload process, which is asked
+    over the other end of this socket.
     """
-    with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours_on_failure:
-        channel, their_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        ours_on_failure.callback(channel.close)
-        theirs.callback(their_channel.close)
-        shared_file = progress.create_shared_file()
-        theirs.callback(os.close, shared_file)
-        outputs, their_outputs = [], []
-        for _ in range(2 if piped else 0):
-            reader, writer = os.pipe()
-            ours_on_failure.callback(os.close, reader)
-            theirs.callback(os.close, writer)
-            outputs.append(reader)
-            their_outputs.append(writer)
-        stdout, stderr = their_outputs or (None, None)
-        try:
-            process = subprocess.Popen(
-                (*plan.arguments, str(their_channel.fileno()), str(shared_file)),
-                env=plan.environ,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                pass_fds=(their_channel.fileno(), shared_file),
-                start_new_session=True,  # a Ctrl-C in the terminal is the front's to act on; a kill reaches the group
-            )
-        except OSError as error:
-            raise ScorerStartError(
-                f"{plan.arguments[0]}: cannot start the interpreter: {error.strerror}. Name another one with --python."
-            ) from None
-        channel.sendall(frames.encode_json(frames.HELLO, dict(plan.hello)))
-        launched = Launched(
-            process, channel, progress.Progress(shared_file), (outputs[0], outputs[1]) if piped else None
+    wires = Wires(piped=piped)
+    wires.channel.sendall(frames.encode_json(frames.HELLO, dict(plan.hello)))  # it fits what a socket holds
+    try:
+        passed = (*wires.theirs[:2], *(() if control is None else (control.fileno(),)))
+        stdout, stderr = wires.theirs[2:] or (None, None)
+        process = subprocess.Popen(
+            (*plan.arguments, *map(str, passed)),
+            env=plan.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=passed,
+            start_new_session=True,  # a Ctrl-C in the terminal is the front's to act on; a kill reaches the group
         )
-        ours_on_failure.pop_all()
-        return launched
+    except OSError as error:
+        wires.close()
+        raise ScorerStartError(
+            f"{plan.arguments[0]}: cannot start the interpreter: {error.strerror}. Name another one with --python."
+        ) from None
+    wires.close_theirs()
+    return process, wires
 
 
-def describe_exit(returncode: int) -> str:
-    """What a return code of subprocess means, in words."""
+def describe_exit(returncode: int | None) -> str:
+    """What a return code of subprocess means, in words; None is one that nobody knows."""
+    if returncode is None:
+        return "ended with the process that it was forked from"
     if returncode >= 0:
         return f"exited with code {returncode}"
     hint = " (out of memory?)" if returncode == -9 else ""

@@ -1,6 +1,7 @@
 """N scorers, kept alive."""
 
 import asyncio
+import functools
 import itertools
 import logging
 from collections.abc import Callable
@@ -8,8 +9,11 @@ from typing import Any
 
 from ..dispatch.queue import Ticket
 from ..errors import ScorerStartError
+from . import nursery
 from .launch import LaunchPlan
-from .process import Ids, Reply, Scorer, State
+from .launcher import Launched
+from .life import State
+from .process import Ids, Reply, Scorer
 
 logger = logging.getLogger("scoring_runtime.pool")
 
@@ -72,12 +76,14 @@ class Pool:
         self._on_boot_failed = on_boot_failed
         self._on_ended = on_ended
         self._on_output = on_output
+        self._launcher = nursery.choose(plan, start_timeout_s, loop, on_ended, on_output)
         self._seats = [_Seat() for _ in range(size)]
         self._numbers = itertools.count(1)
         self._ids = Ids()
         self._booted = not first_boot
         self._was_ready = False
         self._draining = False
+        self._reported: ScorerStartError | None = None
         self.idle: list[Scorer] = []
         self.info: dict[str, Any] = {}
         self.restarts = 0
@@ -120,10 +126,11 @@ class Pool:
             if seat.last_error:
                 line += f"; before: {seat.last_error}"
             lines.append(line)
-        return lines
+        return lines + self._launcher.describe()
 
     def tick(self, now: float) -> None:
         """Kill what missed a deadline. To be called a few times a second."""
+        self._launcher.check(now)
         for seat in self._seats:
             if seat.scorer is not None:
                 seat.scorer.check_deadline(now)
@@ -135,11 +142,12 @@ class Pool:
         for seat in self._seats:
             if seat.scorer is not None:
                 seat.scorer.drain()
+        self._launcher.drain()
 
     @property
     def empty(self) -> bool:
         """No scorer process is left."""
-        return all(seat.scorer is None for seat in self._seats)
+        return all(seat.scorer is None for seat in self._seats) and self._launcher.empty
 
     def kill(self, why: str) -> None:
         """End every scorer now, and start no other."""
@@ -148,6 +156,7 @@ class Pool:
         for seat in self._seats:
             if seat.scorer is not None:
                 seat.scorer.kill(why, logging.INFO)
+        self._launcher.kill(why)
 
     # What scorers tell
 
@@ -217,26 +226,27 @@ class Pool:
         self._loop.call_later(delay_s, self._start, seat)
 
     def _start(self, seat: _Seat) -> None:
-        if self._draining:
+        if not self._draining:
+            self._launcher.launch(functools.partial(self._launched, seat))
+
+    def _launched(self, seat: _Seat, outcome: Launched | ScorerStartError) -> None:
+        if isinstance(outcome, ScorerStartError):
+            self._start_failed(seat, outcome)
             return
-        try:
-            seat.scorer = Scorer(next(self._numbers), self._plan, self, self._ids, self._loop, self._on_output)
-        except ScorerStartError as error:
-            self._start_failed(seat, error)
-            return
-        except OSError as error:  # out of descriptors, of processes, of memory: it may pass
-            self._start_failed(seat, ScorerStartError(f"{self._plan.target}: cannot start a scorer: {error}."))
-            return
+        seat.scorer = Scorer(next(self._numbers), self._plan, outcome, self, self._ids, self._loop, self._on_output)
         seat.scorer.expect_ready(self._start_timeout_s)
 
     def _start_failed(self, seat: _Seat, error: ScorerStartError) -> None:
+        if self._draining:
+            return
         if not self._booted:
             self._draining = True
             self._loop.call_soon(self._on_boot_failed, error)
             return
         seat.failures += 1
         seat.last_error = error.message
-        logger.error("%s", error.message)
+        logger.error("%s", error.message if error is self._reported else error.report())
+        self._reported = error  # several seats may have waited for the same start
         self._loop.call_later(back_off_s(seat.failures + 1), self._start, seat)
 
     def _seat_of(self, scorer: Scorer) -> _Seat:

@@ -3,13 +3,14 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import time
 from typing import Any
 
 from ..errors import ScorerStartError
 from ..scorer import frames
-from .launch import Launched, LaunchPlan, describe_exit, launch
+from .launch import LaunchPlan, describe_exit, launch
 
 EXIT_TIMEOUT_S = 2.0
 """How long the scorer may take to end once its channel is closed."""
@@ -17,13 +18,12 @@ EXIT_TIMEOUT_S = 2.0
 
 def probe(plan: LaunchPlan, timeout_s: float) -> dict[str, Any]:
     """What READY says; ScorerStartError when the scorer says FATAL, dies, or takes longer than `timeout_s`."""
-    scorer = launch(plan)
+    process, wires = launch(plan)
     try:
-        return _await_ready(scorer, plan, timeout_s)
+        return _await_ready(process, wires.channel, plan, timeout_s)
     finally:
-        scorer.channel.close()
-        scorer.progress.close()
-        _end(scorer.process)
+        wires.close()
+        _end(process)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -35,19 +35,21 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def _await_ready(scorer: Launched, plan: LaunchPlan, timeout_s: float) -> dict[str, Any]:
+def _await_ready(
+    process: "subprocess.Popen[bytes]", channel: socket.socket, plan: LaunchPlan, timeout_s: float
+) -> dict[str, Any]:
     deadline = time.monotonic() + timeout_s
     decoder = frames.Decoder()
     while True:
-        scorer.channel.settimeout(max(0.001, deadline - time.monotonic()))
+        channel.settimeout(max(0.001, deadline - time.monotonic()))
         try:
-            data = scorer.channel.recv(65536)
+            data = channel.recv(65536)
         except TimeoutError:
-            os.killpg(scorer.process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
             raise start_timeout(plan, timeout_s) from None
         if not data:
-            _end(scorer.process)
-            raise ended_early(plan, describe_exit(scorer.process.returncode))
+            _end(process)
+            raise ended_early(plan, describe_exit(process.returncode))
         for frame in decoder.feed(data):
             message = frames.decode_json(frame)
             if frame.kind == frames.FATAL:

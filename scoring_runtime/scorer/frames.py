@@ -65,6 +65,15 @@ HEADER = struct.Struct("<2sBBIIQ")
 ENTRY_BYTES = 24
 CONTROL = struct.Struct("<Q")
 
+PACKET = struct.Struct("<Bqq")
+"""What goes over the control socket of a preload process (`scorer/nursery.py`): kind, pid, code.
+
+To fork, kind FORK; the answer has the pid of the fork, or 0 and in code the errno. To reap, kind REAP with the pid; the
+answer has the return code, as subprocess has it, or UNKNOWN_EXIT.
+"""
+FORK, REAP = 1, 2
+UNKNOWN_EXIT = 1 << 16
+
 MAX_COUNT = 65536
 MAX_PAYLOAD_BYTES = 1 << 31
 MAX_U32 = (1 << 32) - 1

@@ -4,24 +4,21 @@ An engine is any object with
 
     info: Dict[str, Any]    what READY tells the front (JSON): at least "engine", "idempotent" and "headers"
     score(requests: List[Request], outbox: Outbox) -> None
+    forked() -> None        only where it can be preloaded: called first in each process that was forked from it
 
 `idempotent` true means that a request may be run again after a crash. `headers` is "none", "all" or a list of
 lower-case names: what the front is to put into the head of each request. `score` adds exactly one reply for each
 request to the outbox (`add`, or `stream` for a reply in pieces), in any order, and catches what user code raises.
 """
 
-import codecs
-import io
 import os
-import signal
 import socket
-import sys
 import time
 import traceback
 from itertools import repeat
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from . import frames
+from . import frames, nursery, process
 from .progress import Progress
 
 RECEIVE_BYTES = 262144
@@ -223,12 +220,14 @@ class Channel:
 def main(load: Callable[[Dict[str, Any]], Any], arguments: List[str]) -> int:
     """Run a scorer: `load` turns the front's HELLO into an engine. Returns the exit code.
 
-    arguments: the descriptor of the channel and the descriptor of the progress file.
+    arguments: the descriptors of the channel and of the progress file, and for a preload process that of the control
+    socket. Such a process serves nothing itself: this goes on in each of its forks.
     """
-    die_with_parent()
-    write_lines_at_once()
-    channel = Channel(_adopt_socket(int(arguments[0])))
+    process.prepare()
+    connection = _adopt_socket(int(arguments[0]), socket.SOCK_STREAM)
     progress = _adopt_progress(int(arguments[1]))
+    control = _adopt_socket(int(arguments[2]), socket.SOCK_SEQPACKET) if len(arguments) > 2 else None
+    channel = Channel(connection)
     hello = channel.receive()
     if hello is None:
         return 0
@@ -242,6 +241,13 @@ def main(load: Callable[[Dict[str, Any]], Any], arguments: List[str]) -> int:
         _say(channel, frames.FATAL, {"message": message, "traceback": traceback.format_exc()})
         return EXIT_LOAD_FAILED
     _say(channel, frames.READY, engine.info)
+    if control is not None:
+        born = nursery.raise_scorers(control, connection)
+        if born is None:
+            return 0
+        channel, progress = Channel(born.channel), born.progress
+        engine.forked()
+        _say(channel, frames.READY, engine.info)
     serve(channel, engine, progress)
     return 0
 
@@ -270,41 +276,10 @@ def serve(channel: Channel, engine: Any, progress: Optional[Progress]) -> None:
             return
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when the front dies, even while user code holds the interpreter."""
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        import ctypes
-    except ImportError:  # an interpreter built without libffi: the closed channel still ends an idle scorer
-        return
-    parent = os.getppid()
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the call
-        os._exit(0)
-
-
-def write_lines_at_once() -> None:
-    """Make prints of user code reach the log when they happen, although stdout is no terminal, and whatever they hold.
-
-    Text is UTF-8 unless the locale says something else than ASCII, and never fails to be encoded.
-    """
-    for name in ("stdout", "stderr"):  # before Python 3.9 a piped stderr kept its lines to itself, too
-        old = getattr(sys, name)
-        encoding = "utf-8" if codecs.lookup(old.encoding).name == "ascii" else old.encoding
-        if hasattr(old, "reconfigure"):
-            old.reconfigure(encoding=encoding, errors="backslashreplace", line_buffering=True)
-        else:  # Python 3.6
-            stream = io.TextIOWrapper(old.detach(), encoding, "backslashreplace", line_buffering=True)
-            setattr(sys, name, stream)
-            setattr(sys, "__%s__" % name, stream)
-
-
-def _adopt_socket(descriptor: int) -> socket.socket:
+def _adopt_socket(descriptor: int, kind: int) -> socket.socket:
     os.set_inheritable(descriptor, False)  # the user's subprocesses must not hold the channel open
     # Python 3.6 does not find family and kind out by itself.
-    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=descriptor)
+    return socket.socket(socket.AF_UNIX, kind, 0, fileno=descriptor)
 
 
 def _adopt_progress(descriptor: int) -> Progress:

@@ -79,6 +79,10 @@ class Crew:
                 self._changed.clear()
                 await self._changed.wait()
 
+    async def pause(self) -> None:
+        """Let the loop turn, for conditions that nobody tells of."""
+        await asyncio.sleep(0.01)
+
     async def ready(self) -> "Crew":
         """Wait for all scorers."""
         await self.until(lambda: len(self.pool.idle) == self.pool.size)
@@ -153,15 +157,15 @@ def nothing_is_left_behind(what_uvloop_keeps: None) -> Iterator[None]:
 
 
 @pytest.fixture
-def script_plan(tmp_path: Path) -> Callable[[str], LaunchPlan]:
+def script_plan(tmp_path: Path) -> Callable[..., LaunchPlan]:
     """How to start scorers of the text of a score.py."""
 
-    def plan(text: str, **environ: str) -> LaunchPlan:
+    def plan(text: str, *, preload: bool = False, python: str = sys.executable, **environ: str) -> LaunchPlan:
         path = tmp_path / "score.py"
         path.write_text(dedent(text))
         return launch.plan(
             Target("script", path, "score"),
-            Settings(python=sys.executable, app_root=str(tmp_path)),
+            Settings(python=python, app_root=str(tmp_path), preload=preload),
             {"PATH": os.environ["PATH"], **environ},
         )
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from scoring_runtime.pool.process import TABLE, Event, State
+from scoring_runtime.pool.life import TABLE, Event, State
 
 IMPOSSIBLE = {
     (State.STARTING, Event.SENT): "only idle scorers are sent frames, and none is idle before READY",

@@ -107,6 +107,13 @@ class AsyncRunner:
             asyncio.set_event_loop(self._loop)
         return self._loop
 
+    def forked(self) -> None:
+        """A loop of this process's own: what the old one polls with is shared with the process that was forked."""
+        if self._loop is not None:
+            self._loop.close()
+            self._loop = None
+            self.prepare()
+
     def run(self, coroutine: Any) -> Any:
         """What it returns, or raises."""
         loop = self.prepare()
@@ -153,6 +160,10 @@ class ScriptEngine:
         self._timeout_ms = scoring_timeout_ms
         self._timer = RunTimer()
         self._runner = runner
+
+    def forked(self) -> None:
+        """This is a fork of the process that loaded the script."""
+        self._runner.forked()
 
     def score(self, requests: List[frames.Request], outbox: Outbox) -> None:
         """Answer one after the other."""

@@ -5,7 +5,6 @@ so that what user code logs is not lost.
 """
 
 import builtins
-import faulthandler
 import json
 import logging
 import logging.config
@@ -84,7 +83,6 @@ def cut_at_line_ends(data: bytes, limit: int) -> Iterator[bytes]:
 
 def configure(folders: List[str], level: str) -> None:
     """Set logging up: from the first logging.json in `folders`, else ours. LoadError when that file is of no use."""
-    faulthandler.enable(sys.__stderr__ or 2)
     for folder in folders:
         path = os.path.join(folder, "logging.json")
         if os.path.isfile(path):
