@@ -1,4 +1,4 @@
-"""The command line: serve | check. Parses, calls, prints; decides nothing."""
+"""The command line: serve | check | new-key. Parses, calls, prints; decides nothing."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sealing.restart_isolated(given)
     try:
         parsed = _parser().parse_args(given)
-        command = {"serve": _serve, "check": _check}[parsed.command]
+        command = {"serve": _serve, "check": _check, "new-key": _new_key}[parsed.command]
         return command(parsed)
     except StartError as error:
         sys.stdout.flush()
@@ -53,6 +53,15 @@ def _check(parsed: argparse.Namespace) -> int:
 
     info = probe.probe(launch.plan(found, chosen, environ), chosen.start_timeout_s)
     print(render(found, info))
+    return 0
+
+
+def _new_key(parsed: argparse.Namespace) -> int:
+    from .front import keys
+
+    key, line = keys.make(parsed.name)
+    print(line, flush=True)
+    print(f"The key of {parsed.name}, shown only now: {key}", file=sys.stderr)
     return 0
 
 
@@ -103,4 +112,7 @@ def _parser() -> argparse.ArgumentParser:
                 metavar=row.metavar,
                 help=f"{row.help} [{', '.join(row.env)}]",
             )
+    text = "make an API key: its line for the file of --api-keys-file goes to stdout, the key itself to stderr"
+    command = commands.add_parser("new-key", help=text, description=text.capitalize() + ".", allow_abbrev=False)
+    command.add_argument("name", metavar="NAME", help="whose key it is")
     return parser

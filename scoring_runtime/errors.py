@@ -9,6 +9,7 @@ ScoringRuntimeError
 │   └── ScorerStartError        3  the scorer could not load it; carries the user's traceback
 └── RequestError                one request fails: the client gets `status` and {"message": ...}
     ├── BadRequest              400
+    ├── Unauthorized            401
     ├── NotFound                404
     ├── MethodNotAllowed        405
     ├── RequestTimeout          408
@@ -86,6 +87,12 @@ class BadRequest(RequestError):
     """The bytes are no HTTP request, or contradict themselves."""
 
     status = 400
+
+
+class Unauthorized(RequestError):
+    """The request carries no key that this server knows."""
+
+    status = 401
 
 
 class NotFound(RequestError):

@@ -216,6 +216,15 @@ class Settings:
         75.0, _seconds(0.1, 86400), "S", "longest time a connection stays open unused", "SCORING_KEEPALIVE_TIMEOUT_S"
     )
 
+    # Who may call
+    api_keys_file: str | None = _row(
+        None,
+        _text,
+        "FILE",
+        "file of hashed API keys, one of which every request but probes must carry; `scoring-runtime new-key` makes them",
+        "SCORING_API_KEYS_FILE",
+    )
+
     # The service, as its clients see it
     service_name: str = _row("ML service", _text, "NAME", "name of the service in /swagger.json", "SERVICE_NAME")
     service_version: str = _row("1.0", _text, "VERSION", "version of the service in /swagger.json", "SERVICE_VERSION")

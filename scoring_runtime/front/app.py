@@ -14,6 +14,7 @@ from ..pool.launch import LaunchPlan
 from ..settings import Settings
 from ..telemetry import insights
 from ..telemetry.log import ArbiterLogger
+from .keys import KeyFile
 
 HEARTBEAT_TIMEOUT_S = 30
 """A front whose loop has not turned for this long is killed and started anew."""
@@ -43,10 +44,13 @@ class BootReport:
 class FrontApplication(BaseApplication):  # type: ignore[misc]
     """What gunicorn's arbiter runs: one worker of our class."""
 
-    def __init__(self, settings: Settings, plan: LaunchPlan, own_documents: dict[str, Document]) -> None:
+    def __init__(
+        self, settings: Settings, plan: LaunchPlan, own_documents: dict[str, Document], key_file: KeyFile | None
+    ) -> None:
         self.settings = settings
         self.plan = plan
         self.own_documents = own_documents
+        self.key_file = key_file
         self.boot_report = BootReport()
         super().__init__()
 
@@ -74,9 +78,10 @@ class FrontApplication(BaseApplication):  # type: ignore[misc]
 def run(settings: Settings, plan: LaunchPlan) -> NoReturn:
     """Serve until told to end; exits the process. StartError when it cannot begin."""
     own_documents = read_user_documents(Path(settings.app_root or "."))
+    key_file = KeyFile(settings.api_keys_file) if settings.api_keys_file else None
     for port in settings.ports:
         check_address(settings.host, port)
-    FrontApplication(settings, plan, own_documents).run()
+    FrontApplication(settings, plan, own_documents, key_file).run()
     raise SystemExit(0)
 
 

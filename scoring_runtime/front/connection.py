@@ -14,15 +14,13 @@ import asyncio
 import enum
 import re
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import httptools
 
 from ..errors import (
     BadRequest,
     BodyTooLarge,
-    CodingNotImplemented,
-    ExpectationFailed,
     HeadTooLarge,
     Overloaded,
     RequestError,
@@ -30,8 +28,9 @@ from ..errors import (
     TargetTooLong,
     VersionNotSupported,
 )
-from . import messages, routes
+from . import heads, keys, messages, routes
 from .exchange import NO_HEAD, Exchange, RequestHead
+from .keys import KeyFile
 
 if TYPE_CHECKING:
     from .server import Server
@@ -63,14 +62,6 @@ MAX_KNOWN_HEADS = 512
 MAX_KNOWN_HEAD_BYTES = 4096
 
 
-_ONCE = frozenset(("host", "content-type"))
-"""Header fields that say different things to different readers when they stand twice."""
-
-_CHECKED_NAMES = ("content-length", "transfer-encoding", "expect", "upgrade", *_ONCE)
-_CHECKED = {name.encode(): name for name in _CHECKED_NAMES}
-"""Header fields that change how the message is read."""
-
-
 class Connection(asyncio.Protocol):
     """The protocol object of one client connection."""
 
@@ -99,6 +90,7 @@ class Connection(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self.head_bytes = 0
         self.fed_bytes = 0
+        self.head = NO_HEAD
         self.plain_head = False
         self.body: list[bytes] = []
         self.body_bytes = 0
@@ -194,6 +186,7 @@ class Connection(asyncio.Protocol):
         self.headers = []
         self.head_bytes = 0
         self.fed_bytes = 0
+        self.head = NO_HEAD
         self.plain_head = False
         self.body = []
         self.body_bytes = 0
@@ -212,42 +205,35 @@ class Connection(asyncio.Protocol):
             self._stop(self._head_too_large())
 
     def on_headers_complete(self) -> None:
-        version = self.parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            self._stop(VersionNotSupported(f"HTTP/{version} is not supported. Use HTTP/1.1."))
-        self.plain_head = True
-        expects = False
-        seen = set()
-        for name, value in self.headers:
-            known = _CHECKED.get(name.lower())
-            if known is None:
-                continue
-            if known in seen and known in _ONCE:
-                self._stop(BadRequest(f"The request has two {known} header fields."))
-            seen.add(known)
-            if known in _ONCE:
-                continue
-            if known == "content-length":
-                # The parser has checked that it is one number.
-                if int(value) > self.settings.max_body_bytes:
-                    self._stop(self._body_too_large())
-                continue
-            self.plain_head = False
-            if known == "transfer-encoding":
-                if version == "1.0":
-                    self._stop(BadRequest("HTTP/1.0 has no transfer codings. Send a Content-Length."))
-                if value.lower() != b"chunked":
-                    coding = value.decode("latin-1")
-                    self._stop(CodingNotImplemented(f"Transfer coding {coding!r} is not supported. Use chunked."))
-            elif known == "expect":
-                expected = value.decode("latin-1")
-                if expected.lower() != "100-continue":
-                    self._stop(ExpectationFailed(f"The expectation {expected!r} cannot be met. Use 100-continue."))
-                expects = version == "1.1"
+        parser = self.parser
+        try:
+            version = parser.get_http_version()
+            if version not in ("1.1", "1.0"):
+                raise VersionNotSupported(f"HTTP/{version} is not supported. Use HTTP/1.1.")
+            method = parser.get_method()
+            if method == b"CONNECT":  # what follows would be another protocol's, to another reader
+                raise routes.unknown_method(self.target)
+            head = RequestHead(method, self.target, self.headers, version == "1.0", parser.should_keep_alive())
+            reading = heads.read(head)
+            self.head = head
+            if self.server.key_file is not None:
+                self._admit(head, self.server.key_file, reading.bodiless)
+            if reading.body_bytes > self.settings.max_body_bytes:
+                raise self._body_too_large()
+        except RequestError as refusal:
+            self._stop(refusal)
+        self.plain_head = reading.plain
         self._enter(BODY)
         self.fed_bytes = 0
-        if expects and not self.exchanges and not self._offers_upgrade():
+        if reading.expects_continue and not self.exchanges and not parser.should_upgrade():
             self.transport.write(messages.CONTINUE)
+
+    def _admit(self, head: RequestHead, key_file: KeyFile, bodiless: bool) -> None:
+        """Look for an API key, and take it from the head: nobody behind this line is shown it."""
+        head.admitted = keys.admits(key_file.digests, head.headers)
+        head.headers = keys.without_key(head.headers)
+        if not head.admitted and not (bodiless and routes.admits_anyone(head)):
+            raise keys.REFUSAL
 
     def on_body(self, piece: bytes) -> None:
         self.body.append(piece)
@@ -257,13 +243,11 @@ class Connection(asyncio.Protocol):
             self._stop(self._body_too_large())
 
     def on_message_complete(self) -> None:
-        if self.phase is LINGER or self._offers_upgrade():
+        if self.phase is LINGER or self.parser.should_upgrade():
             return
         self.phase = BUSY
-        parser = self.parser
-        http_10 = parser.get_http_version() == "1.0"
-        head = RequestHead(parser.get_method(), self.target, self.headers, http_10, parser.should_keep_alive())
         body = self.body
+        head, self.head = self.head, NO_HEAD
         exchange = Exchange(self, head, b"" if not body else body[0] if len(body) == 1 else b"".join(body))
         self.body = []
         self.exchanges.append(exchange)
@@ -384,7 +368,7 @@ class Connection(asyncio.Protocol):
 
     # Inside
 
-    def _stop(self, refusal: RequestError) -> None:
+    def _stop(self, refusal: RequestError) -> NoReturn:
         """Leave the parser: what follows is not read. httptools hands the exception back from feed_data."""
         self.refusal = refusal
         raise refusal
@@ -396,7 +380,11 @@ class Connection(asyncio.Protocol):
         self.refusal = refusal
         self._enter(LINGER)
         self.body = []
-        exchange = Exchange(self, NO_HEAD, b"")
+        head = self.head
+        if head is not NO_HEAD:  # it could be read: the answer and the log say whose refusal it is
+            self.server.find_handler(head)
+            head.keep_alive = False
+        exchange = Exchange(self, head, b"")
         self.exchanges.append(exchange)
         exchange.fail(refusal)
 
@@ -433,10 +421,6 @@ class Connection(asyncio.Protocol):
             else:
                 self.transport.pause_reading()
 
-    def _offers_upgrade(self) -> bool:
-        """Does this head make the parser stop before the body?"""
-        return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
-
     def _ignore_upgrade(self, data: bytes, upgrade: Exception) -> None:
         """An upgrade is an offer: HTTP/1.1 goes on.
 
@@ -445,14 +429,10 @@ class Connection(asyncio.Protocol):
         """
         parser = self.parser
         rest = data[upgrade.args[0] :]
-        offers = self._offers_upgrade()
         self.parser = httptools.HttpRequestParser(self)
-        if offers:
-            lines = [b"%b %b HTTP/%b" % (parser.get_method(), self.target, parser.get_http_version().encode())]
-            lines.extend(b"%b: %b" % header for header in self.headers if header[0].lower() != b"upgrade")
-            self._feed(b"\r\n".join((*lines, b"", rest)))
-        elif rest:
-            self.data_received(rest)
+        lines = [b"%b %b HTTP/%b" % (parser.get_method(), self.target, parser.get_http_version().encode())]
+        lines.extend(b"%b: %b" % header for header in self.headers if header[0].lower() != b"upgrade")
+        self._feed(b"\r\n".join((*lines, b"", rest)))
 
     def _head_too_large(self) -> HeadTooLarge:
         settings = self.settings
@@ -470,7 +450,7 @@ _UNKNOWN_METHOD = re.compile(rb"[A-Z][A-Z#$._-]{2,19} (\S+) HTTP/1\.[01]\r\n")
 
 def _explain(error: Exception, data: bytes) -> RequestError:
     """What the client reads about bytes that are no request. `data` begins with them, if that is known."""
-    if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(error.__context__, RequestError):
+    if isinstance(error, httptools.HttpParserCallbackError):
         raise error  # a bug of ours: the loop's exception handler has the traceback
     if "Invalid method" in str(error):
         known = _UNKNOWN_METHOD.match(data)

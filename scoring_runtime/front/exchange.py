@@ -24,6 +24,7 @@ class RequestHead:
     """What the parser found before the body. Shared by all requests whose head has the very same bytes."""
 
     __slots__ = (
+        "admitted",
         "content_length",
         "found",
         "handler",
@@ -45,6 +46,7 @@ class RequestHead:
         self.http_10 = http_10
         self.keep_alive = keep_alive
         self.content_length = 0
+        self.admitted = True  # False: no key came with it, and only what is anybody's may be answered
         self.plain_post = method == b"POST" and keep_alive and not http_10
         self.handler: Handler = find_handler
         self.found = False  # a route, and a method of it

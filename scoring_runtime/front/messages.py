@@ -5,7 +5,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
-from ..errors import MethodNotAllowed, Overloaded, RequestError
+from ..errors import MethodNotAllowed, Overloaded, RequestError, Unauthorized
 
 JSON = b"application/json"
 HTML = b"text/html; charset=utf-8"
@@ -97,6 +97,8 @@ def error_lines(error: RequestError) -> bytes:
         return b"Retry-After: %d\r\n" % error.retry_after_s
     if isinstance(error, MethodNotAllowed):
         return b"Allow: %b\r\n" % error.allow.encode()
+    if isinstance(error, Unauthorized):
+        return b"WWW-Authenticate: Bearer\r\n"
     return b""
 
 

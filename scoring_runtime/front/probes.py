@@ -26,6 +26,6 @@ def started(server: "Server", exchange: Exchange) -> None:
 
 def _answer(exchange: Exchange, good: bool, reason: str, details: list[str]) -> None:
     text = "ok" if good else f"not ready: {reason}"
-    if b"verbose" in exchange.request.target.partition(b"?")[2]:
+    if exchange.request.admitted and b"verbose" in exchange.request.target.partition(b"?")[2]:
         text = "\n".join([text, *details])
     exchange.respond(200 if good else 503, text.encode() + b"\n", messages.TEXT)

@@ -15,6 +15,7 @@ class Route(NamedTuple):
 
     methods: tuple[bytes, ...]
     handler: Handler
+    needs_key: bool = True
 
 
 _READ = (b"GET", b"HEAD", b"OPTIONS")
@@ -22,10 +23,10 @@ _READ = (b"GET", b"HEAD", b"OPTIONS")
 ROUTES: dict[bytes, Route] = {
     # answered on the event loop: they never wait for a thread or a model
     b"/score": Route((b"POST", b"GET", b"OPTIONS", b"HEAD"), scoring.score),
-    b"/": Route(_READ, probes.alive),
-    b"/livez": Route(_READ, probes.alive),
-    b"/readyz": Route(_READ, probes.ready),
-    b"/startupz": Route(_READ, probes.started),
+    b"/": Route(_READ, probes.alive, needs_key=False),
+    b"/livez": Route(_READ, probes.alive, needs_key=False),
+    b"/readyz": Route(_READ, probes.ready, needs_key=False),
+    b"/startupz": Route(_READ, probes.started, needs_key=False),
     # answered by the control plane, in a thread
     b"/metrics": Route(_READ, control.answer),
     b"/swagger.json": Route(_READ, control.answer),
@@ -54,9 +55,17 @@ def find(request: RequestHead) -> Handler:
     request.found = True
     if request.identity.refusal:
         return _refuse_ids
-    if method == b"OPTIONS" and route.handler is not scoring.score:
+    if method == b"OPTIONS" and (route.handler is not scoring.score or not request.admitted):
         return _list_methods(route)
     return route.handler
+
+
+def admits_anyone(request: RequestHead) -> bool:
+    """Whether a request without a body is answered without a key: probes, and browsers that ask before they send one."""
+    if request.method == b"OPTIONS":
+        return True
+    route = ROUTES.get(request.target) or _by_path(messages.path(request.target))
+    return route is not None and not route.needs_key
 
 
 def unknown_method(target: bytes) -> RequestError:

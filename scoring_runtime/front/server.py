@@ -25,6 +25,7 @@ from .connection import Connection, overloaded
 from .contract import DEPRECATED_ID, Contract
 from .control import ControlPlane, Snapshot
 from .exchange import Exchange, Handler, RequestHead
+from .keys import KeyFile
 from .messages import Stamp
 from .scoring import Scoring
 
@@ -52,6 +53,7 @@ class Server:
         first_boot: bool,
         on_boot_failed: Callable[[ScorerStartError], None],
         own_documents: Mapping[str, openapi.Document] | None = None,
+        key_file: KeyFile | None = None,
     ) -> None:
         self.settings = settings
         self.loop = loop
@@ -77,6 +79,7 @@ class Server:
         self.closing = False  # every answer closes its connection
         self.now = loop.time()  # as of the last tick: near enough for time-outs of whole seconds
         self.known_heads: dict[bytes, RequestHead] = {}
+        self.key_file = key_file
         self.connections: set[Connection] = set()
         self._ended = asyncio.Event()  # a connection or a scorer has
         self.scoring = Scoring(settings, self.metrics, loop)
@@ -309,6 +312,8 @@ class Server:
         if now - self._stamped_at >= 1.0:
             self._stamped_at = now
             self.stamp.refresh()
+            if self.key_file is not None and self.key_file.look():
+                self.known_heads.clear()  # whom they admit is known with them
         self.pool.tick(now)
         self.scoring.expire(now)
         for connection in list(self.connections):

@@ -65,6 +65,7 @@ class FrontWorker(Worker):  # type: ignore[misc]
             first_boot=self.age == 1,
             on_boot_failed=boot_failed,
             own_documents=self.app.own_documents,
+            key_file=self.app.key_file,
         )
         await server.start([listener.sock for listener in self.sockets])
         heartbeat = self.loop.create_task(self._beat())

@@ -234,12 +234,21 @@ class HandScorer:
 class Front:
     """A server, and everything that is around one."""
 
-    def __init__(self, scorers: int = 1, environ: Any = None, hello: Any = None, **settings: Any) -> None:
+    def __init__(
+        self, scorers: int = 1, environ: Any = None, hello: Any = None, key_file: Any = None, **settings: Any
+    ) -> None:
         self.loop = Loop()
         self.boot_errors: list[Any] = []
         plan = LaunchPlan((), environ or {}, hello or {})
         loop = cast(asyncio.AbstractEventLoop, self.loop)
-        self.server = Server(Settings(**settings), plan, loop, first_boot=False, on_boot_failed=self.boot_errors.append)
+        self.server = Server(
+            Settings(**settings),
+            plan,
+            loop,
+            first_boot=False,
+            on_boot_failed=self.boot_errors.append,
+            key_file=key_file,
+        )
         self.server.pool.info = {"headers": "none"}
         self.server.scoring.wanted_headers = "none"
         self.server.scoring.cost.observe(1, 1e-6)  # frames may hold what there is
