@@ -225,6 +225,20 @@ class Settings:
         "SCORING_API_KEYS_FILE",
     )
 
+    tls_cert: str | None = _row(
+        None, _text, "FILE", "PEM file of the server's certificate and its chain: serves HTTPS", "SCORING_TLS_CERT"
+    )
+    tls_key: str | None = _row(
+        None, _text, "FILE", "PEM file of the certificate's key (default: it is in the same file)", "SCORING_TLS_KEY"
+    )
+    tls_client_ca: str | None = _row(
+        None,
+        _text,
+        "FILE",
+        "PEM file of authorities: clients must show a certificate of one of them",
+        "SCORING_TLS_CLIENT_CA",
+    )
+
     # The service, as its clients see it
     service_name: str = _row("ML service", _text, "NAME", "name of the service in /swagger.json", "SERVICE_NAME")
     service_version: str = _row("1.0", _text, "VERSION", "version of the service in /swagger.json", "SERVICE_VERSION")
@@ -282,6 +296,11 @@ class Settings:
     log_level: str = _row(
         "info", _log_level, "LEVEL", "one of " + ", ".join(LOG_LEVELS), "SCORING_LOG_LEVEL", "AZUREML_LOG_LEVEL"
     )
+
+    @property
+    def scheme(self) -> str:
+        """Of the server's URLs."""
+        return "https" if self.tls_cert else "http"
 
     @property
     def ports(self) -> tuple[int, ...]:

@@ -14,7 +14,9 @@ from ..pool.launch import LaunchPlan
 from ..settings import Settings
 from ..telemetry import insights
 from ..telemetry.log import ArbiterLogger
+from . import tls
 from .keys import KeyFile
+from .tls import Certificates
 
 HEARTBEAT_TIMEOUT_S = 30
 """A front whose loop has not turned for this long is killed and started anew."""
@@ -45,12 +47,18 @@ class FrontApplication(BaseApplication):  # type: ignore[misc]
     """What gunicorn's arbiter runs: one worker of our class."""
 
     def __init__(
-        self, settings: Settings, plan: LaunchPlan, own_documents: dict[str, Document], key_file: KeyFile | None
+        self,
+        settings: Settings,
+        plan: LaunchPlan,
+        own_documents: dict[str, Document],
+        key_file: KeyFile | None,
+        certificates: Certificates | None,
     ) -> None:
         self.settings = settings
         self.plan = plan
         self.own_documents = own_documents
         self.key_file = key_file
+        self.certificates = certificates
         self.boot_report = BootReport()
         super().__init__()
 
@@ -79,9 +87,10 @@ def run(settings: Settings, plan: LaunchPlan) -> NoReturn:
     """Serve until told to end; exits the process. StartError when it cannot begin."""
     own_documents = read_user_documents(Path(settings.app_root or "."))
     key_file = KeyFile(settings.api_keys_file) if settings.api_keys_file else None
+    certificates = tls.load(settings)
     for port in settings.ports:
         check_address(settings.host, port)
-    FrontApplication(settings, plan, own_documents, key_file).run()
+    FrontApplication(settings, plan, own_documents, key_file, certificates).run()
     raise SystemExit(0)
 
 

@@ -181,7 +181,7 @@ def encode_request_head(exchange: Exchange, wanted: str | list[str]) -> bytes:
     lines = [request.target]
     if wanted == "all":
         lines.append(b":remote-addr: " + exchange.connection.peer.encode())
-        lines.append(b":scheme: http")
+        lines.append(b":scheme: " + exchange.connection.server.scheme)
         lines.extend(b"%b: %b" % header for header in request.headers)
     elif wanted != "none":
         lines.extend(b"%b: %b" % header for header in request.headers if header[0].lower().decode("latin-1") in wanted)

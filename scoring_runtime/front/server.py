@@ -28,6 +28,7 @@ from .exchange import Exchange, Handler, RequestHead
 from .keys import KeyFile
 from .messages import Stamp
 from .scoring import Scoring
+from .tls import Certificates
 
 logger = logging.getLogger("scoring_runtime.front")
 
@@ -54,6 +55,7 @@ class Server:
         on_boot_failed: Callable[[ScorerStartError], None],
         own_documents: Mapping[str, openapi.Document] | None = None,
         key_file: KeyFile | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         self.settings = settings
         self.loop = loop
@@ -80,6 +82,8 @@ class Server:
         self.now = loop.time()  # as of the last tick: near enough for time-outs of whole seconds
         self.known_heads: dict[bytes, RequestHead] = {}
         self.key_file = key_file
+        self._certificates = certificates
+        self.scheme = settings.scheme.encode()
         self.connections: set[Connection] = set()
         self._ended = asyncio.Event()  # a connection or a scorer has
         self.scoring = Scoring(settings, self.metrics, loop)
@@ -111,9 +115,18 @@ class Server:
     async def start(self, sockets: list[socket.socket]) -> None:
         """Listen on bound sockets and start the scorers; returns before they are ready."""
         _raise_descriptor_limit()
+        encryption: dict[str, Any] = {}
+        if self._certificates is not None:
+            encryption = {
+                "ssl": self._certificates.context,
+                "ssl_handshake_timeout": self.settings.head_timeout_s,
+                "ssl_shutdown_timeout": self.settings.body_timeout_s,
+            }
         for listener in sockets:
             self._listeners.append(
-                await self.loop.create_server(lambda: Connection(self), sock=listener, backlog=2048, start_serving=True)
+                await self.loop.create_server(
+                    lambda: Connection(self), sock=listener, backlog=2048, start_serving=True, **encryption
+                )
             )
         self._tick()
         self.pool.start()
@@ -280,7 +293,7 @@ class Server:
             azmlinfsrv = logging.getLogger("azmlinfsrv")
             azmlinfsrv.info("Scoring timeout is set to %d", self.settings.scoring_timeout_ms)
             azmlinfsrv.info("Worker with pid %d ready for serving traffic", os.getpid())
-        logger.info("Ready on http://%s:%d/score", self.settings.host, self.settings.port)
+        logger.info("Ready on %s://%s:%d/score", self.settings.scheme, self.settings.host, self.settings.port)
 
     def snapshot(self) -> Snapshot:
         """What the control plane may know."""
@@ -314,6 +327,8 @@ class Server:
             self.stamp.refresh()
             if self.key_file is not None and self.key_file.look():
                 self.known_heads.clear()  # whom they admit is known with them
+            if self._certificates is not None:
+                self._certificates.look()
         self.pool.tick(now)
         self.scoring.expire(now)
         for connection in list(self.connections):

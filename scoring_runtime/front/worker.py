@@ -66,6 +66,7 @@ class FrontWorker(Worker):  # type: ignore[misc]
             on_boot_failed=boot_failed,
             own_documents=self.app.own_documents,
             key_file=self.app.key_file,
+            certificates=self.app.certificates,
         )
         await server.start([listener.sock for listener in self.sockets])
         heartbeat = self.loop.create_task(self._beat())

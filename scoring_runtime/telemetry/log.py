@@ -57,7 +57,7 @@ def banner(target: Target, settings: Settings, interpreter: str) -> None:
         __version__,
         target.path,
         target.engine,
-        f"http://{settings.host}:{settings.port}/score",
+        f"{settings.scheme}://{settings.host}:{settings.port}/score",
         settings.scorers,
         "" if settings.scorers == 1 else "s",
         interpreter,
