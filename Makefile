@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 RUN := env -u PYTHONPATH $(BIN)/python -P
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 # Folders are listed too: their time tells when a file went away.
-PACKAGE := $(shell find scoring_runtime -name __pycache__ -prune -o -print 2>/dev/null)
+PACKAGE := $(shell find scoring_runtime scripts -name __pycache__ -prune -o -print 2>/dev/null)
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

@@ -3,15 +3,34 @@
 import os
 import site
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-_READ_BY_GUNICORN = ("WEB_CONCURRENCY", "PORT", "SENDFILE", "FORWARDED_ALLOW_IPS", "LISTEN_PID", "LISTEN_FDS")
+_KEPT = frozenset(
+    (
+        *("HOME", "LANG", "LANGUAGE", "PATH", "TMPDIR", "TZ"),
+        "NOTIFY_SOCKET",
+        # How telemetry reaches the network.
+        *("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "all_proxy", "http_proxy", "https_proxy", "no_proxy"),
+        *("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE"),
+        # Which devices a model may use.
+        *("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_VISIBLE_DEVICES"),
+    )
+)
+_KEPT_PREFIXES = (
+    "APPLICATIONINSIGHTS_",
+    "LC_",
+    # Of the dynamic linker and the allocator, which have read them before our first line runs. ONNX Runtime may need
+    # the same ones to find its libraries.
+    *("DYLD_", "LD_", "MALLOC_"),
+)
 
 
 def restart_isolated(arguments: list[str], module: str = "scoring_runtime") -> None:
     """Replace this process by an isolated interpreter that runs the same command; return when it is isolated already.
 
-    Isolated means: no PYTHONPATH or other PYTHON* variable, no user site, no module from the working directory.
+    Isolated means: no PYTHONPATH or other PYTHON* variable, no user site, no module from the working directory. The
+    installed commands start isolated. This is for `python -m scoring_runtime`, whose first interpreter is not.
     """
     if sys.flags.isolated:
         return
@@ -26,15 +45,20 @@ def restart_isolated(arguments: list[str], module: str = "scoring_runtime") -> N
 
 
 def seal_environment() -> dict[str, str]:
-    """Take away what would steer gunicorn, and return the environment as it was, for the scorers.
+    """Leave only what `sealed` keeps, and return the environment as it was, for the scorers of scripts.
 
-    To be called before gunicorn is imported: it reads some of these while it is imported.
+    To be called before any library is imported: GUNICORN_CMD_ARGS, FLASK_DEBUG, PROMETHEUS_MULTIPROC_DIR, OPENSSL_CONF and
+    many more are read while their readers are imported, and some of them name code to load.
     """
     original = dict(os.environ)
-    for variable in original:
-        if variable.startswith("GUNICORN_") or variable in _READ_BY_GUNICORN:
-            del os.environ[variable]
+    for variable in original.keys() - sealed(original).keys():
+        del os.environ[variable]
     return original
+
+
+def sealed(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that our own interpreters may see. A list of what is kept: nobody can list all that libraries read."""
+    return {name: value for name, value in environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
 
 
 def _is_in_user_site() -> bool:

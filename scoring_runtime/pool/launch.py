@@ -25,8 +25,14 @@ class LaunchPlan:
 
     arguments: tuple[str, ...]
     environ: Mapping[str, str]
+    """What the server was started with."""
     hello: Mapping[str, Any]
     preload: bool = False
+
+    @property
+    def scorer_environ(self) -> Mapping[str, str]:
+        """A script sees the environment as it was; a model runs in our interpreter, and so in our sealed environment."""
+        return os.environ if self.hello.get("engine") == "onnx" else self.environ
 
     @property
     def target(self) -> str:
@@ -133,7 +139,7 @@ def launch(
         stdout, stderr = wires.theirs[2:] or (None, None)
         process = subprocess.Popen(
             (*plan.arguments, *map(str, passed)),
-            env=plan.environ,
+            env=plan.scorer_environ,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,

@@ -47,6 +47,8 @@ def _await_ready(
         except TimeoutError:
             os.killpg(process.pid, signal.SIGKILL)
             raise start_timeout(plan, timeout_s) from None
+        except ConnectionResetError:  # it ended before it read what was said to it
+            data = b""
         if not data:
             _end(process)
             raise ended_early(plan, describe_exit(process.returncode))

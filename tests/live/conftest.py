@@ -24,7 +24,8 @@ COMMAND = [str(_INSTALLED)] if _INSTALLED.exists() else [sys.executable, "-I", "
 WAIT_S = 60.0
 """Long enough for a busy machine; nobody waits this long unless something is wrong."""
 
-_MARK = "LIVE_TEST_TREE"
+_MARK = "LC_LIVE_TEST_TREE"
+"""LC_: a name that the server leaves in the sealed environment of its own interpreters, too."""
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 
 
@@ -75,10 +76,12 @@ class Answer(NamedTuple):
 class Server:
     """A running server."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, environ: dict[str, str] | None) -> None:
+    def __init__(
+        self, arguments: Sequence[str], folder: Path, environ: dict[str, str] | None, command: Sequence[str]
+    ) -> None:
         self.mark = uuid.uuid4().hex
         self.port = pick_port()
-        self.command = [*COMMAND, "serve", *arguments, "--port", str(self.port)]
+        self.command = [*command, *arguments, "--port", str(self.port)]
         self.folder = folder
         self._log_path = folder / "server.log"
         with self._log_path.open("wb") as log:
@@ -197,14 +200,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
     """`with serve(target, "--scorers", "2") as server:` starts a server; at the end it must stop well and leave nothing.
 
-    ready=False: do not wait until it is ready. folder: its working directory.
+    ready=False: do not wait until it is ready. folder: its working directory. command: before the target.
     """
 
     @contextmanager
     def start(
-        target: Any, *flags: str, ready: bool = True, folder: Path | None = None, environ: Any = None
+        target: Any,
+        *flags: str,
+        ready: bool = True,
+        folder: Path | None = None,
+        environ: Any = None,
+        command: Sequence[str] = (*COMMAND, "serve"),
     ) -> Iterator[Server]:
-        server = Server([str(target), *flags], folder or tmp_path_factory.mktemp("server"), environ)
+        server = Server([str(target), *flags], folder or tmp_path_factory.mktemp("server"), environ, command)
         _shown.append(server)
         try:
             if ready:
