@@ -6,6 +6,7 @@ PORT ?= 5001
 TARGET ?= examples/digits/digits.onnx
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+CHAOS_ARGS ?=
 
 BIN := $(VENV)/bin
 # -P keeps this folder off sys.path: what is imported is what was installed.
@@ -49,6 +50,10 @@ types: $(VENV)/.dev ## Check the types
 test: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel incumbent ## Test the built and installed wheel (PYTEST_ARGS="-k batch")
 	@command -v curl >/dev/null || $(MAKE) apt
 	$(RUN) -m pytest -m 'not gpu' $(PYTEST_ARGS)
+
+.PHONY: chaos
+chaos: $(VENV)/.dev $(VENV)/.wheel ## Break a server for ten minutes (CHAOS_ARGS="--minutes 60 --seed 7 --json FILE")
+	env PYTHONPATH=tests $(BIN)/python -P -m chaos $(CHAOS_ARGS)
 
 .PHONY: gpu-check
 gpu-check: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel ## Run the tests that need a GPU
