@@ -239,6 +239,18 @@ class Settings:
         "SCORING_TLS_CLIENT_CA",
     )
 
+    # What answers say of the server
+    security_headers: bool = _row(
+        False,
+        _switch,
+        "SWITCH",
+        "answers tell clients to keep and to guess nothing, and with TLS never to come without it",
+        "SCORING_SECURITY_HEADERS",
+    )
+    server_identity: bool = _row(
+        True, _switch, "SWITCH", "answers name the server and its versions", "SCORING_SERVER_IDENTITY"
+    )
+
     # The service, as its clients see it
     service_name: str = _row("ML service", _text, "NAME", "name of the service in /swagger.json", "SERVICE_NAME")
     service_version: str = _row("1.0", _text, "VERSION", "version of the service in /swagger.json", "SERVICE_VERSION")

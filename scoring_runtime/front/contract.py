@@ -96,9 +96,9 @@ def _joined(headers: Headers, name: bytes) -> bytes | None:
 class Contract:
     """The contract of one server: what every response has to carry, beside its own headers."""
 
-    def __init__(self, environ: Mapping[str, str], cors_origins: str) -> None:
+    def __init__(self, environ: Mapping[str, str], cors_origins: str, *, tells_version: bool = True) -> None:
         self.ids = Ids()
-        self.version_line = version_line(environ)
+        self.version_line = version_line(environ) if tells_version else b""
         self.cors = Cors(cors_origins) if cors_origins else None
 
     def identify(self, headers: Headers) -> Identity:

@@ -11,7 +11,7 @@ from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import create_environ, run_wsgi_app
 
-from .. import __version__, openapi
+from .. import openapi
 from ..errors import InternalError
 from ..telemetry import metrics as telemetry
 from . import messages
@@ -31,6 +31,8 @@ class Snapshot:
     documents: dict[str, openapi.Document]
     metrics: telemetry.Metrics
     gauges: dict[str, tuple[str, float]]
+    identity: tuple[str, str]
+    """Name and version of the server, as far as clients may know them."""
 
 
 class ControlPlane:
@@ -110,7 +112,8 @@ def build() -> Flask:
 
     @application.get("/v2")
     def server_metadata() -> Response:
-        return jsonify(name="scoring-runtime", version=__version__, extensions=[])
+        name, version = snapshot().identity
+        return jsonify(name=name, version=version, extensions=[])
 
     @application.get("/v2/models/<name>")
     def model_metadata(name: str) -> tuple[Response, int] | Response:

@@ -171,6 +171,8 @@ class Exchange(Ticket):
         last = server.closing and self.connection.is_last(self)
         self.keep_alive = self.keep_alive and request.keep_alive and not last
         link = b"close" if not self.keep_alive else b"keep-alive" if request.http_10 else b""
+        if extra_lines and server.settings.security_headers:
+            extra_lines = messages.without_security_lines(extra_lines)
         if server.contract is not None:
             extra_lines = server.contract.complete(
                 extra_lines, request.identity, request.method, request.headers, request.found

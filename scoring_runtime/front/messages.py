@@ -6,6 +6,7 @@ from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
 from ..errors import MethodNotAllowed, Overloaded, RequestError, Unauthorized
+from ..settings import Settings
 
 JSON = b"application/json"
 HTML = b"text/html; charset=utf-8"
@@ -38,10 +39,11 @@ RUN_ENDS = tuple(
 class Stamp:
     """The header lines that every response of one second shares. `refresh` is to be called once a second.
 
-    version_line: the contract's, for the heads that carry ids.
+    fixed_lines: those that are the same for ever. version_line: the contract's, for the heads that carry ids.
     """
 
-    def __init__(self, version_line: bytes = b"") -> None:
+    def __init__(self, fixed_lines: bytes, version_line: bytes = b"") -> None:
+        self._fixed_lines = fixed_lines
         self._version_line = version_line
         self.lines = b""
         self.json_200 = b""
@@ -50,10 +52,31 @@ class Stamp:
 
     def refresh(self) -> None:
         """Take the present time of day."""
-        self.lines = b"Server: scoring-runtime\r\nDate: %b\r\n" % formatdate(usegmt=True).encode()
+        self.lines = b"%bDate: %b\r\n" % (self._fixed_lines, formatdate(usegmt=True).encode())
         start = STATUS_LINES[200] + self.lines + b"Content-Type: application/json\r\n"
         self.json_200 = start + b"Content-Length: "
         self.contract_200 = start + self._version_line + b"x-ms-run-function-failed: False\r\nx-request-id: "
+
+
+_SECURITY_LINES = b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
+_HTTPS_LINE = b"Strict-Transport-Security: max-age=31536000\r\n"
+_SECURITY_NAMES = frozenset(
+    line.partition(b":")[0].lower() for line in (_SECURITY_LINES + _HTTPS_LINE).split(b"\r\n") if line
+)
+
+
+def fixed_lines(settings: Settings) -> bytes:
+    """The header lines of every response, as the settings wish."""
+    lines = b"Server: scoring-runtime\r\n" if settings.server_identity else b""
+    if settings.security_headers:
+        lines += _SECURITY_LINES + (_HTTPS_LINE if settings.tls_cert else b"")
+    return lines
+
+
+def without_security_lines(lines: bytes) -> bytes:
+    """A response's own lines, without those that the server gives itself."""
+    kept = (line for line in lines.splitlines(keepends=True) if line.partition(b":")[0].lower() not in _SECURITY_NAMES)
+    return b"".join(kept)
 
 
 def run_line(run_us: int) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
 
-from .. import openapi
+from .. import __version__, openapi
 from ..errors import Overloaded, ScorerStartError
 from ..pool.launch import LaunchPlan
 from ..pool.pool import Pool
@@ -61,7 +61,9 @@ class Server:
         self.loop = loop
         self.metrics = Metrics()
         script = plan.hello.get("engine") == "script"
-        self.contract = Contract(plan.environ, settings.cors_origins) if script else None
+        self.contract = (
+            Contract(plan.environ, settings.cors_origins, tells_version=settings.server_identity) if script else None
+        )
         # None when telemetry is off.
         self.insights = insights.start(
             records.find_connection_string(settings.appinsights_connection_string, plan.environ),
@@ -76,7 +78,7 @@ class Server:
         )
         verbose = settings.log_level in ("debug", "info")
         self.request_log = RequestLog(loop.call_soon) if script and verbose else None
-        self.stamp = Stamp(self.contract.version_line if self.contract else b"")
+        self.stamp = Stamp(messages.fixed_lines(settings), self.contract.version_line if self.contract else b"")
         self.draining = False  # not ready any more, but still accepting
         self.closing = False  # every answer closes its connection
         self.now = loop.time()  # as of the last tick: near enough for time-outs of whole seconds
@@ -310,7 +312,10 @@ class Server:
         if self.insights is not None:
             text = "Records for Application Insights that were dropped because too many waited."
             gauges["scoring_insights_dropped"] = (text, float(self.insights.dropped))
-        return Snapshot(dict(self.pool.info), self.documents(), self.metrics.copy(), gauges)
+        settings = self.settings
+        own = ("scoring-runtime", __version__)
+        identity = own if settings.server_identity else (settings.service_name, settings.service_version)
+        return Snapshot(dict(self.pool.info), self.documents(), self.metrics.copy(), gauges, identity)
 
     def documents(self) -> dict[str, openapi.Document]:
         """The OpenAPI documents that can be had, by version."""

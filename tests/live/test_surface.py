@@ -116,7 +116,7 @@ def test_metadata_of_a_model(serve, trained):
         unknown = server.get("/v2/models/other")
         assert unknown.status == 404
         assert "other" in unknown.json["message"]
-        assert server.get("/v2").json["name"]
+        assert server.get("/v2").json["name"] == "scoring-runtime"
         assert server.status("/v2/models/iris%2f..%2fx") == 404
 
 
@@ -132,3 +132,17 @@ def test_a_busy_scorer_delays_no_probe(script, serve, tmp_path, wait_until):
         assert not stuck.done()
         server.stop()
         assert stuck.result().status == 500
+
+
+def test_a_server_that_must_not_say_who_it_is(script, serve):
+    flags = ("--server-identity", "off", "--security-headers", "on", "--service-name", "mine", "--service-version", "7")
+    with serve(script("def init(): pass\ndef run(data): return data"), *flags) as server:
+        answers = [
+            server.get(path) for path in ("/", "/v2", "/swagger.json", "/metrics", "/nowhere", "/readyz?verbose")
+        ]
+        assert answers[1].json == {"name": "mine", "version": "7", "extensions": []}
+        for answer in answers:
+            assert answer.headers["cache-control"] == "no-store"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            told = f"{answer.headers} {answer.body!r}".lower()
+            assert not any(name in told for name in ("scoring-runtime", "azmlinfsrv", "gunicorn", "werkzeug", "0.1.0"))
