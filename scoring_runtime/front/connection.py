@@ -42,6 +42,9 @@ MAX_PIPELINED = 16
 LEAST_BYTES_PER_S = 4096
 """A body, or an answer, that moves slower than this for longer than the timeout is given up."""
 
+CHUNK_OVERHEAD = 8
+"""Bytes that come with each byte of a body in chunks: a chunk of a single byte takes 5."""
+
 LINGER_S = 2.0
 
 
@@ -89,7 +92,8 @@ class Connection(asyncio.Protocol):
         self.target = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.head_bytes = 0
-        self.fed_bytes = 0
+        self.fed_bytes = 0  # since the message, its body, or the last piece of it began
+        self.overhead_bytes = 0  # beside the body, since it began
         self.head = NO_HEAD
         self.plain_head = False
         self.body: list[bytes] = []
@@ -124,13 +128,23 @@ class Connection(asyncio.Protocol):
             if self.phase is not HEAD and self.plain_head:
                 self._learn(data, end)
         elif phase is not LINGER:
-            body_bytes = self.body_bytes
+            messages_before, body_bytes = self.messages, self.body_bytes
             self._feed(data)
-            if self.phase is phase and (phase is HEAD or (phase is BODY and self.body_bytes == body_bytes)):
-                # The parser keeps an unfinished field, of a trailer too, to itself: count what it was fed.
-                self.fed_bytes += len(data)
-                if self.fed_bytes > self.settings.max_head_bytes + self.settings.max_target_bytes:
-                    self._refuse(self._head_too_large())
+            if self.phase is phase and self.messages == messages_before and phase is not BUSY:
+                self._count(len(data), self.body_bytes - body_bytes)
+
+    def _count(self, fed_bytes: int, body_bytes: int) -> None:
+        """Bound what comes beside the body of one message.
+
+        The parser keeps an unfinished field, of a trailer too, to itself: count what it was fed since the body last grew.
+        And each chunk may have an extension, which is for nobody: count what is no body at all.
+        """
+        if not body_bytes:
+            self.fed_bytes += fed_bytes
+        self.overhead_bytes += fed_bytes - body_bytes
+        limit_bytes = self.settings.max_head_bytes + self.settings.max_target_bytes
+        if self.fed_bytes > limit_bytes or self.overhead_bytes > limit_bytes + CHUNK_OVERHEAD * self.body_bytes:
+            self._refuse(self._head_too_large())
 
     def _feed(self, data: bytes, *, between: bool = False) -> None:
         """Let the parser read. `between`: no message has begun before `data`."""
@@ -185,7 +199,7 @@ class Connection(asyncio.Protocol):
         self.target = b""
         self.headers = []
         self.head_bytes = 0
-        self.fed_bytes = 0
+        self.fed_bytes = self.overhead_bytes = 0
         self.head = NO_HEAD
         self.plain_head = False
         self.body = []
@@ -224,7 +238,7 @@ class Connection(asyncio.Protocol):
             self._stop(refusal)
         self.plain_head = reading.plain
         self._enter(BODY)
-        self.fed_bytes = 0
+        self.fed_bytes = self.overhead_bytes = 0
         if reading.expects_continue and not self.exchanges and not parser.should_upgrade():
             self.transport.write(messages.CONTINUE)
 
@@ -438,7 +452,7 @@ class Connection(asyncio.Protocol):
         settings = self.settings
         return HeadTooLarge(
             f"The request has more than {settings.max_head_fields} header fields or "
-            f"more than {settings.max_head_bytes} bytes of them."
+            f"more than {settings.max_head_bytes} bytes of them, trailers and chunk extensions among them."
         )
 
     def _body_too_large(self) -> BodyTooLarge:

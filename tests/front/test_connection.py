@@ -413,6 +413,15 @@ def test_a_body_in_very_many_tiny_chunks_is_no_trailer(make_front):
     assert client.response().body == b"x" * 300
 
 
+def test_many_requests_in_one_read_that_ends_within_a_head_are_no_long_head(make_front):
+    front = make_front(max_head_bytes=1000, max_target_bytes=100)
+    client = front.connect().send(
+        post(b"x")[:20], post(b"x")[20:] + post(b"y") * 100 + post(b"z")[:30], post(b"z")[30:]
+    )
+    front.echo()
+    assert bodies(client) == [b"x", *[b"y"] * 100, b"z"]
+
+
 def test_a_length_over_the_limit_is_refused_before_the_body_comes(make_front):
     front = make_front(max_body_bytes=100)
     client = front.connect().send(post(b"x" * 101)[:-101])
