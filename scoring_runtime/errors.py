@@ -77,10 +77,14 @@ class ScorerStartError(StartError):
 
 
 class RequestError(ScoringRuntimeError):
-    """One request cannot be answered as it was asked."""
+    """One request cannot be answered as it was asked. `setting` names the one that sets the limit which was met, if any."""
 
     status = 500
     run_failed = False  # the user's run() was at work
+
+    def __init__(self, message: str, setting: str = "") -> None:
+        super().__init__(message)
+        self.setting = setting
 
 
 class BadRequest(RequestError):
@@ -161,7 +165,7 @@ class ScoringTimeout(RequestError):
     run_failed = True
 
     def __init__(self, timeout_ms: int) -> None:
-        super().__init__(f"Scoring timeout after {timeout_ms} ms")
+        super().__init__(f"Scoring timeout after {timeout_ms} ms", "scoring_timeout_ms")
 
 
 class CodingNotImplemented(RequestError):
@@ -175,8 +179,8 @@ class Overloaded(RequestError):
 
     status = 503
 
-    def __init__(self, message: str, retry_after_s: int) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, retry_after_s: int, setting: str = "") -> None:
+        super().__init__(message, setting)
         self.retry_after_s = retry_after_s
 
 

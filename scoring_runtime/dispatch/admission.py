@@ -23,11 +23,11 @@ def admits(queue: RequestQueue, limits: QueueLimits, size_bytes: int) -> bool:
 def refusal(queue: RequestQueue, limits: QueueLimits, predicted_wait_s: float) -> Overloaded:
     """Why a request may not join, and when to try again."""
     if queue.count >= limits.max_count:
-        what = f"{queue.count} requests are waiting already"
+        what, setting = f"{queue.count} requests are waiting already", "max_queued_requests"
     else:
-        what = f"the requests that wait hold {queue.size_bytes} bytes already"
+        what, setting = f"the requests that wait hold {queue.size_bytes} bytes already", "max_queued_bytes"
     retry_after_s = retry_after(predicted_wait_s)
-    return Overloaded(f"The server is overloaded: {what}. Try again in {retry_after_s} s.", retry_after_s)
+    return Overloaded(f"The server is overloaded: {what}. Try again in {retry_after_s} s.", retry_after_s, setting)
 
 
 def retry_after(predicted_wait_s: float) -> int:

@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
         self.target += piece
         if len(self.target) > self.settings.max_target_bytes:
             limit = self.settings.max_target_bytes
-            self._stop(TargetTooLong(f"The request target is longer than {limit} bytes."))
+            self._stop(TargetTooLong(f"The request target is longer than {limit} bytes.", "max_target_bytes"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.phase is HEAD:  # what comes after a body in chunks is no header: RFC 9110 section 6.5.1
@@ -356,13 +356,13 @@ class Connection(asyncio.Protocol):
             # The transport waits for its client to read what is left, without end: we do not.
             self.closing_since = min(self.closing_since, now)
             if now - self.closing_since > settings.body_timeout_s:
-                self.transport.abort()
+                self._cut("Its client did not read its last answer", now)
             return
         if now - self.write_stalled_at > settings.body_timeout_s:
             backlog_bytes = self.transport.get_write_buffer_size()
             read_bytes = self.write_backlog_bytes - backlog_bytes
             if read_bytes < LEAST_BYTES_PER_S * settings.body_timeout_s:
-                self.transport.abort()
+                self._cut("Its client did not read its answer", now)
                 return
             self.write_stalled_at = now
             self.write_backlog_bytes = backlog_bytes
@@ -372,15 +372,23 @@ class Connection(asyncio.Protocol):
                 self.transport.close()
         elif self.phase is HEAD:
             if passed_s > settings.head_timeout_s:
-                self._refuse(RequestTimeout(f"The request head did not arrive within {settings.head_timeout_s:g} s."))
+                limit_s = settings.head_timeout_s
+                self._refuse(RequestTimeout(f"The request head did not arrive within {limit_s:g} s.", "head_timeout_s"))
         elif self.phase is BODY:
             allowed_s = settings.body_timeout_s + self.body_bytes / LEAST_BYTES_PER_S
             if passed_s > allowed_s:
-                self._refuse(RequestTimeout(f"The request body did not arrive within {allowed_s:.0f} s."))
+                self._refuse(
+                    RequestTimeout(f"The request body did not arrive within {allowed_s:.0f} s.", "body_timeout_s")
+                )
         elif self.phase is LINGER and passed_s > LINGER_S and not self.exchanges:
             self.transport.close()
 
     # Inside
+
+    def _cut(self, why: str, now: float) -> None:
+        text = f"{why} at {LEAST_BYTES_PER_S} bytes/s for {self.settings.body_timeout_s:g} s."
+        self.server.rejections.cut(text, "body_timeout_s", now)
+        self.transport.abort()
 
     def _stop(self, refusal: RequestError) -> NoReturn:
         """Leave the parser: what follows is not read. httptools hands the exception back from feed_data."""
@@ -450,13 +458,16 @@ class Connection(asyncio.Protocol):
 
     def _head_too_large(self) -> HeadTooLarge:
         settings = self.settings
+        setting = "max_head_fields" if len(self.headers) > settings.max_head_fields else "max_head_bytes"
         return HeadTooLarge(
             f"The request has more than {settings.max_head_fields} header fields or "
-            f"more than {settings.max_head_bytes} bytes of them, trailers and chunk extensions among them."
+            f"more than {settings.max_head_bytes} bytes of them, trailers and chunk extensions among them.",
+            setting,
         )
 
     def _body_too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The request body is larger than {self.settings.max_body_bytes} bytes.")
+        limit = self.settings.max_body_bytes
+        return BodyTooLarge(f"The request body is larger than {limit} bytes.", "max_body_bytes")
 
 
 _UNKNOWN_METHOD = re.compile(rb"[A-Z][A-Z#$._-]{2,19} (\S+) HTTP/1\.[01]\r\n")
@@ -477,4 +488,4 @@ def _explain(error: Exception, data: bytes) -> RequestError:
 
 def overloaded(limit: int) -> Overloaded:
     """The refusal of a connection over the limit."""
-    return Overloaded(f"The server has {limit} connections open and takes no more.", 1)
+    return Overloaded(f"The server has {limit} connections open and takes no more.", 1, "max_connections")

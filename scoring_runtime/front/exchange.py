@@ -137,7 +137,9 @@ class Exchange(Ticket):
 
     def fail(self, error: RequestError) -> None:
         """Answer with an error of the server's own; a response that has begun can only be broken off."""
-        self.connection.server.metrics.failed(error)
+        server = self.connection.server
+        server.metrics.failed(error)
+        server.rejections.refused(error, server.now)
         if self.stream is not None:
             self.settled = True
             self.connection.server.tell(self, self.stream.status, self.stream.head, None, broken=True)

@@ -80,7 +80,7 @@ def without_key(headers: Headers) -> list[tuple[bytes, bytes]]:
     return [header for header in headers if len(header[0]) != 13 or header[0].lower() != b"authorization"]
 
 
-REFUSAL = Unauthorized("This server needs an API key. Send a valid one: `Authorization: Bearer KEY`.")
+REFUSAL = Unauthorized("This server needs an API key. Send a valid one: `Authorization: Bearer KEY`.", "api_keys_file")
 """The same, whatever is missing or wrong."""
 
 

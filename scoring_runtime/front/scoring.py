@@ -135,15 +135,17 @@ class Scoring:
     def expire(self, now: float) -> None:
         """Refuse what has waited too long."""
         for ticket in self.queue.take_expired(now, self._max_wait_s):
-            ticket.settle(self._overloaded(f"The request waited {self._max_wait_s:g} s for a scorer."))
+            ticket.settle(
+                self._overloaded(f"The request waited {self._max_wait_s:g} s for a scorer.", "max_queue_wait_ms")
+            )
 
     def fail_all(self, error: RequestError) -> None:
         """Refuse everything that waits."""
         for ticket in self.queue.take_all():
             ticket.settle(error)
 
-    def _overloaded(self, message: str) -> Overloaded:
-        return Overloaded(message, admission.retry_after(self._predicted_wait_s()))
+    def _overloaded(self, message: str, setting: str) -> Overloaded:
+        return Overloaded(message, admission.retry_after(self._predicted_wait_s()), setting)
 
     def _predicted_wait_s(self) -> float:
         waiting = self.queue.count

@@ -19,6 +19,7 @@ from ..scorer import frames
 from ..settings import Settings
 from ..telemetry import insights, records
 from ..telemetry.metrics import Metrics
+from ..telemetry.rejections import Rejections
 from ..telemetry.requests import RequestLog
 from . import messages, routes
 from .connection import Connection, overloaded
@@ -60,6 +61,7 @@ class Server:
         self.settings = settings
         self.loop = loop
         self.metrics = Metrics()
+        self.rejections = Rejections()
         script = plan.hello.get("engine") == "script"
         self.contract = (
             Contract(plan.environ, settings.cors_origins, tells_version=settings.server_identity) if script else None
@@ -336,6 +338,7 @@ class Server:
                 self._certificates.look()
         self.pool.tick(now)
         self.scoring.expire(now)
+        self.rejections.tick(now)
         for connection in list(self.connections):
             connection.check_deadline(now)
         self._ticker = self.loop.call_later(TICK_S, self._tick)
