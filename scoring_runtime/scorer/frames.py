@@ -26,7 +26,8 @@ The head of a request is latin-1 text: the request target, then one `name: value
 asked for in its READY frame, joined by LF. It is empty when the scorer asked for none. The head of a reply is
 `name: value` lines joined by LF; empty means `content-type: application/json` and nothing else.
 
-`run_us` is the time that the request's own run took. `timeout_ms` 0 means no limit.
+`run_us` is the time that the request's own run took. `timeout_ms` is how long its client still waits, counted from when
+the frame was read: where it is over before the request's turn has come, it need not run. 0 means for ever.
 
 A reply may come in pieces, each alone in its frame: all but the last carry FLAG_MORE; status, head, `run_us` and the
 other flags count in the first piece only; the last is empty. After each piece with FLAG_MORE the scorer waits for PULL
@@ -58,6 +59,8 @@ FLAG_NO_FAILED_HEADER = 4
 """The front says nothing about a failed run: the head of the reply says what is to be said."""
 FLAG_MORE = 8
 """More pieces of this reply follow."""
+FLAG_EXPIRED = 32
+"""The request did not run: its time was over before its turn came."""
 FLAG_ABORT = 16
 """The reply broke off: the front aborts the connection, so that the client does not take what it has for the whole."""
 

@@ -1,6 +1,7 @@
 """The contract's modes and answers, from real scorers in bare environments, one for each Python that was found."""
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from scoring_runtime.scorer import frames
 from scoring_runtime.scorer.frames import (
     CANCEL,
     FLAG_ABORT,
+    FLAG_EXPIRED,
     FLAG_MORE,
     FLAG_NO_FAILED_HEADER,
     FLAG_RUN_FAILED,
@@ -218,14 +220,39 @@ def test_time_limit_belongs_to_run_alone(everything):
     assert message(scorer.ask(body("sleep", s=5))) == {"message": "Scoring timeout after 100 ms"}
     time.sleep(0.2)  # idle for longer than the limit
     assert scorer.json(body("ok"))["ok"]
-    assert message(scorer.ask(body("sleep", s=5), timeout_ms=50)) == {"message": "Scoring timeout after 50 ms"}
 
 
 def test_no_time_limit(everything):
     scorer = everything(scoring_timeout_ms=0)
 
     assert scorer.json(body("sleep", s=0.2)) == "slept"
-    assert message(scorer.ask(body("sleep", s=5), timeout_ms=50)) == {"message": "Scoring timeout after 50 ms"}
+
+
+def test_a_request_whose_deadline_passed_before_its_turn_is_not_run(everything, bare_python):
+    scorer = everything(python=bare_python)
+
+    scorer.send(
+        scorer.request(body("sleep", s=0.2), timeout_ms=60_000),
+        scorer.request(body("ok"), timeout_ms=100),
+        scorer.request(body("ok")),
+    )
+    slept, late, ok = scorer.replies(3)
+
+    assert [reply.status for reply in (slept, late, ok)] == [200, 504, 200]
+    assert message(late) == {"message": "The deadline of the request passed before it was answered."}
+    assert (late.flags, late.run_us) == (FLAG_EXPIRED, 0)
+    assert json.loads(bytes(ok.body))["calls"] == 2
+
+
+def test_a_run_that_has_begun_is_not_interrupted_by_a_deadline_and_the_log_says_that_it_was_late(everything):
+    scorer = everything(scoring_timeout_ms=5000)
+
+    reply = scorer.ask(body("sleep", s=0.2), timeout_ms=50)
+
+    assert (reply.status, reply.body) == (200, b'"slept"')
+    assert re.search(r"run\(\) ended \d+ ms after the deadline of its request", scorer.log)
+    scorer.ask(body("ok"), timeout_ms=60_000)
+    assert scorer.log.count("after the deadline") == 1
 
 
 def test_bodies_of_string_mode(ready):

@@ -13,7 +13,7 @@ from types import CoroutineType
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
 
 from .. import frames
-from ..frames import FLAG_NO_FAILED_HEADER, FLAG_RUN_FAILED, FLAG_RUN_RETURNED
+from ..frames import FLAG_EXPIRED, FLAG_NO_FAILED_HEADER, FLAG_RUN_FAILED, FLAG_RUN_RETURNED
 from ..loop import ChannelClosedError, Outbox
 from . import log, request, response
 from .encode import encode
@@ -24,6 +24,7 @@ GET, POST, OPTIONS = (frames.METHODS[name] for name in ("GET", "POST", "OPTIONS"
 _PLAIN = frozenset((dict, list, tuple, str, int, float, bool))
 
 RUN_FAILED = "An unexpected error occurred in scoring script. Check the logs for more info."
+EXPIRED = "The deadline of the request passed before it was answered."
 INTERNAL_ERROR = "An unexpected internal error occurred. Check the logs for more info."
 
 
@@ -160,6 +161,7 @@ class ScriptEngine:
         self._timeout_ms = scoring_timeout_ms
         self._timer = RunTimer()
         self._runner = runner
+        self._frame_began = 0.0
 
     def forked(self) -> None:
         """This is a fork of the process that loaded the script."""
@@ -168,7 +170,12 @@ class ScriptEngine:
     def score(self, requests: List[frames.Request], outbox: Outbox) -> None:
         """Answer one after the other."""
         self._timer.new_frame()
+        self._frame_began = perf_counter()
         for one in requests:
+            if one.timeout_ms and self._late_ms(one) >= 0:
+                outbox.add(one.id, 504, _message(EXPIRED), b"", FLAG_EXPIRED)
+                outbox.flush_if_due()
+                continue
             outbox.begin(one.id)
             try:
                 if self._simple:
@@ -183,6 +190,9 @@ class ScriptEngine:
                 log.log_exception(error)
                 outbox.add(one.id, 500, _message(INTERNAL_ERROR))
             outbox.flush_if_due()
+
+    def _late_ms(self, one: frames.Request) -> float:
+        return (perf_counter() - self._frame_began) * 1000 - one.timeout_ms
 
     def _answer_with_head(self, one: frames.Request, outbox: Outbox) -> None:
         script = self._script
@@ -211,8 +221,6 @@ class ScriptEngine:
         self, one: frames.Request, arguments: Dict[str, Any], environ: Optional[Dict[str, Any]], outbox: Outbox
     ) -> None:
         timeout_ms = self._timeout_ms
-        if one.timeout_ms and (not timeout_ms or one.timeout_ms < timeout_ms):
-            timeout_ms = one.timeout_ms
         timer = self._timer
         began = perf_counter()
         try:
@@ -232,6 +240,9 @@ class ScriptEngine:
             outbox.add(one.id, 500, _message(text), b"", FLAG_RUN_FAILED, run_us)
             return
         run_us = _us_since(began)
+        if one.timeout_ms and self._late_ms(one) >= 0:
+            # Not interrupted: a client must not stop other people's code where it likes.
+            log.logger.warning("run() ended %d ms after the deadline of its request", self._late_ms(one))
 
         if result is None:
             outbox.add(one.id, 200, b"{}", b"", FLAG_RUN_RETURNED, run_us)
