@@ -22,6 +22,7 @@ ScoringRuntimeError
     ├── ScoringTimeout          500
     ├── CodingNotImplemented    501
     ├── Overloaded              503  carries `retry_after_s`
+    ├── DeadlineExceeded        504
     └── VersionNotSupported     505
 """
 
@@ -182,6 +183,15 @@ class Overloaded(RequestError):
     def __init__(self, message: str, retry_after_s: int, setting: str = "") -> None:
         super().__init__(message, setting)
         self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(RequestError):
+    """The request's own deadline passed. It may have run in vain, or not at all."""
+
+    status = 504
+
+    def __init__(self) -> None:
+        super().__init__("The deadline of the request passed before it was answered.")
 
 
 class VersionNotSupported(RequestError):

@@ -6,6 +6,7 @@ Precedence: flag > environment > file > default. The incumbent's variable names 
 import dataclasses
 import difflib
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,12 @@ def _text(text: str) -> str:
     if not text.strip():
         raise ValueError("expected some text, got none")
     return text
+
+
+def _header_name(text: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text):
+        raise ValueError("expected the name of a header")
+    return text.lower()
 
 
 def _log_level(text: str) -> str:
@@ -184,8 +191,23 @@ class Settings:
         300_000,
         _whole_number(1, _UNLIMITED_MS),
         "MS",
-        "longest time a request waits for a scorer",
+        "longest time a request waits for a scorer; one that is predicted to wait longer is refused at once",
         "SCORING_MAX_QUEUE_WAIT_MS",
+    )
+    max_concurrent_requests: int = _row(
+        0,
+        _whole_number(0, 1_000_000),
+        "N",
+        "most requests that scorers have at a time, for code that can take no more; the others wait. 0 for no limit",
+        "SCORING_MAX_CONCURRENT_REQUESTS",
+    )
+    deadline_header: str = _row(
+        "x-request-timeout-ms",
+        _header_name,
+        "NAME",
+        "header by which a request says how long its client waits, in whole milliseconds; "
+        "behind Envoy or Istio: x-envoy-expected-rq-timeout-ms",
+        "SCORING_DEADLINE_HEADER",
     )
 
     # HTTP limits

@@ -4,6 +4,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+FOREVER = float("inf")
+
 
 class Ticket:
     """One request from admission until it is settled.
@@ -18,7 +20,8 @@ class Ticket:
     head: bytes = b""
     body: Any = b""
     queued_at = 0.0
-    expires_at = float("inf")
+    expires_at = FOREVER  # its own deadline
+    timeout_ms = 0  # what was left of it when it was sent; 0 for none
     attempts = 0  # how many scorers ended under it
     settled = False
     waiting = False  # in the line, neither sent nor settled
@@ -42,6 +45,7 @@ class RequestQueue:
     def __init__(self) -> None:
         self._line: deque[Ticket] = deque()
         self._returned = False  # some ticket in it has lost a scorer
+        self.timed = False  # some ticket in it has a deadline of its own
         self.count = 0
         self.size_bytes = 0
 
@@ -56,6 +60,7 @@ class RequestQueue:
         """Back to the head of the line, in the order given: they have waited before."""
         for ticket in reversed(list(tickets)):
             self._returned = True
+            self.timed = self.timed or ticket.expires_at != FOREVER
             ticket.waiting = True
             self._line.appendleft(ticket)
             self.count += 1
@@ -74,6 +79,7 @@ class RequestQueue:
             for ticket in everything:
                 ticket.waiting = False
             self.count = self.size_bytes = 0
+            self.timed = False
             return everything
         taken: list[Ticket] = []
         taken_bytes = 0
@@ -93,7 +99,7 @@ class RequestQueue:
         self.count -= len(taken)
         self.size_bytes -= taken_bytes
         if not line:
-            self._returned = False
+            self._returned = self.timed = False
         return taken
 
     def cancel(self, ticket: Ticket) -> None:
@@ -103,7 +109,7 @@ class RequestQueue:
             self._leave(ticket)
             ticket.body = b""  # the line forgets the ticket only when it meets it
 
-    def take_expired(self, now: float, max_wait_s: float = float("inf")) -> list[Ticket]:
+    def take_expired(self, now: float, max_wait_s: float = FOREVER) -> list[Ticket]:
         """Remove and return every ticket past its own deadline or in line for `max_wait_s`, in order."""
         oldest = now - max_wait_s
         expired = [
@@ -119,7 +125,7 @@ class RequestQueue:
 
     def take_all(self) -> list[Ticket]:
         """Remove and return everything that waits, in order."""
-        return self.take_expired(float("inf"), 0.0)
+        return self.take_expired(FOREVER, 0.0)
 
     def _leave(self, ticket: Ticket) -> None:
         ticket.waiting = False

@@ -6,9 +6,11 @@ from time import monotonic  # uvloop's own clock counts whole milliseconds
 from typing import TYPE_CHECKING, cast
 
 from ..dispatch import admission, batcher
+from ..dispatch.admission import Limit
 from ..dispatch.cost import CostModel
-from ..dispatch.queue import RequestQueue, Ticket
-from ..errors import MethodNotAllowed, Overloaded, RequestError, ScorerLost, ScoringTimeout
+from ..dispatch.forecast import Flight, Forecast, Line, expected_end, forecast, surely_in_time
+from ..dispatch.queue import FOREVER, RequestQueue, Ticket
+from ..errors import DeadlineExceeded, MethodNotAllowed, Overloaded, RequestError, ScorerLost, ScoringTimeout
 from ..pool.pool import Pool
 from ..pool.process import Reply, Scorer
 from ..scorer import frames
@@ -33,6 +35,15 @@ FRAME_SLACK_S = 1.0
 """How much longer than run() may take a scorer may be silent before it is taken to hang."""
 
 
+_SETTINGS = {
+    Limit.COUNT: "max_queued_requests",
+    Limit.BYTES: "max_queued_bytes",
+    Limit.WAIT: "max_queue_wait_ms",
+    Limit.DEADLINE: "",  # the client's own
+}
+"""What sets each limit."""
+
+
 class Scoring:
     """The waiting line and whoever empties it."""
 
@@ -40,18 +51,27 @@ class Scoring:
         self._pool: Pool = cast(Pool, None)
         self._metrics = metrics
         self._loop = loop
-        self._queue_limits = admission.QueueLimits(settings.max_queued_requests, settings.max_queued_bytes)
-        self._frame_limits = batcher.FrameLimits(
-            settings.max_batch_size, settings.max_batch_bytes, settings.batch_target_ms / 1000
+        self._queue_limits = admission.QueueLimits(
+            settings.max_queued_requests, settings.max_queued_bytes, settings.max_queue_wait_ms / 1000
         )
-        self._max_wait_s = settings.max_queue_wait_ms / 1000
+        # What scorers may have at a time is shared out evenly: each gets so much that none has to wait for another's.
+        max_count = settings.max_batch_size
+        self._max_busy = settings.scorers
+        if settings.max_concurrent_requests:
+            max_count = min(max_count, max(1, settings.max_concurrent_requests // settings.scorers))
+            self._max_busy = min(settings.scorers, settings.max_concurrent_requests)
+        self._frame_limits = batcher.FrameLimits(max_count, settings.max_batch_bytes, settings.batch_target_ms / 1000)
         self._timeout_ms = settings.scoring_timeout_ms
         self._run_timeout_s = settings.scoring_timeout_ms / 1000 or float("inf")
         self._pump_scheduled = False
         self._polls = 0
         self.wanted_headers: str | list[str] = "all"  # until the first scorer says what it wants
+        self._flights: dict[Scorer, Flight] = {}
         self.queue = RequestQueue()
         self.cost = CostModel()
+        # Up to here nothing needs to be predicted for a request.
+        self._roomy_count: float = settings.max_queued_requests
+        self._roomy_for = (self.cost.version, 0)
 
     def attach(self, pool: Pool) -> None:
         """Who runs what waits. The pool reports to this object, so it is made after it."""
@@ -60,13 +80,40 @@ class Scoring:
     def submit(self, exchange: Exchange) -> None:
         """Admit a request to the waiting line, or refuse it."""
         queue = self.queue
-        if queue.count and not admission.admits(queue, self._queue_limits, len(exchange.body)):
-            exchange.fail(admission.refusal(queue, self._queue_limits, self._predicted_wait_s()))
-            return
-        exchange.queued_at = monotonic()
+        now = exchange.queued_at = monotonic()
+        if queue.count >= self._roomy_count or queue.size_bytes + len(exchange.body) > self._queue_limits.max_bytes:
+            ahead = self._forecast(len(exchange.body), now)
+            limit = admission.limit_met(queue, self._queue_limits, len(exchange.body), ahead)
+            if limit is not None:
+                self._refuse(exchange, limit, ahead)
+                return
         queue.push(exchange)
         if not self._pump_scheduled:
             self.pump_soon()
+
+    def submit_timed(self, exchange: Exchange) -> None:
+        """The same for a request that has a deadline of its own."""
+        queue = self.queue
+        now = exchange.queued_at = monotonic()
+        ahead = self._forecast(len(exchange.body), now)
+        left_s = exchange.expires_at - now
+        limit = admission.limit_met(queue, self._queue_limits, len(exchange.body), ahead, left_s)
+        if limit is not None:
+            self._refuse(exchange, limit, ahead)
+            return
+        queue.timed = True
+        queue.push(exchange)
+        if not self._pump_scheduled:
+            self.pump_soon()
+
+    def _refuse(self, exchange: Exchange, limit: Limit, ahead: Forecast) -> None:
+        self._metrics.refused[limit] += 1
+        retry_after_s = admission.retry_after(ahead.wait_s)
+        if limit is Limit.DEADLINE:
+            what = "The server is too busy to answer before the deadline of the request."
+        else:
+            what = "The server is overloaded."
+        exchange.fail(Overloaded(f"{what} Try again in {retry_after_s} s.", retry_after_s, _SETTINGS[limit]))
 
     def pump_soon(self) -> None:
         """Dispatch as soon as what is arriving now has been read."""
@@ -89,27 +136,57 @@ class Scoring:
             return
         self._pump_scheduled = False
         pool = self._pool
-        while pool.idle and self.queue.count:
-            frame = batcher.take_frame(self.queue, self.cost, self._frame_limits, len(pool.idle))
-            scorer = pool.idle.pop()
-            self._metrics.dispatched(len(frame))
-            scorer.send(frame, self._run_timeout_s + FRAME_SLACK_S)
+        while pool.idle and self.queue.count and len(self._flights) < self._max_busy:
+            self._send_frame()
+
+    def _send_frame(self) -> None:
+        """Send what waits longest to an idle scorer, but nothing that nobody waits for any more."""
+        queue = self.queue
+        idle = self._pool.idle
+        now = monotonic()
+        size_bytes, timed = queue.size_bytes, queue.timed
+        frame = batcher.take_frame(queue, self.cost, self._frame_limits, self._idle_seats())
+        size_bytes -= queue.size_bytes
+        max_wait_s = self._queue_limits.max_wait_s
+        if timed or frame[0].queued_at <= now - max_wait_s:
+            frame, late = batcher.split_late(frame, now, max_wait_s)
+            for ticket in late:
+                self._expire(ticket, now)
+            if not frame:
+                return
+            for ticket in frame:
+                if ticket.expires_at != FOREVER:
+                    ticket.timeout_ms = min(frames.MAX_U32, max(1, int((ticket.expires_at - now) * 1000)))
+        scorer = idle.pop()
+        count = len(frame)
+        self._flights[scorer] = Flight(count, size_bytes, expected_end(self.cost, count, size_bytes, now), timed)
+        self._metrics.dispatched(count)
+        scorer.send(frame, self._run_timeout_s + FRAME_SLACK_S)
 
     def replied(self, scorer: Scorer, settled: list[tuple[Ticket, Reply]], busy_us: int) -> None:
         """Replies came: settle each request alone."""
         now = monotonic()
-        if not scorer.in_flight and not scorer.streamed:
-            self.cost.observe(scorer.frame_count, busy_us / 1e6)
+        flight = self._flights[scorer]
+        if flight.timed:
+            self._count_expired(flight, settled)
+        if not scorer.in_flight:
+            del self._flights[scorer]
+            if not scorer.streamed and flight.count > flight.expired:
+                self.cost.observe(flight.count - flight.expired, flight.size_bytes, busy_us / 1e6)
+                self._update_room()
         for ticket, reply in settled:
             ticket.settle(reply)
         self._metrics.duration_s.observe_all([now - ticket.queued_at for ticket, _ in settled])
 
     def streamed(self, scorer: Scorer, ticket: Ticket, reply: Reply) -> None:
         """A piece of a reply came."""
+        if not scorer.in_flight:
+            del self._flights[scorer]
         streaming.on_piece(cast(Exchange, ticket), scorer, reply)
 
     def unsettled(self, scorer: Scorer, tickets: list[tuple[Ticket, bool]]) -> None:
         """A scorer ended. What it may have begun is answered with an error, the rest goes to another scorer."""
+        self._flights.pop(scorer, None)
         again = []
         for ticket, may_have_run in tickets:
             if ticket.settled:
@@ -132,31 +209,60 @@ class Scoring:
         )
         self.pump_soon()
 
-    def expire(self, now: float) -> None:
-        """Refuse what has waited too long."""
-        for ticket in self.queue.take_expired(now, self._max_wait_s):
-            ticket.settle(
-                self._overloaded(f"The request waited {self._max_wait_s:g} s for a scorer.", "max_queue_wait_ms")
-            )
+    def tick(self, now: float) -> None:
+        """Answer those whose time is over, wherever they are."""
+        for ticket in self.queue.take_expired(now, self._queue_limits.max_wait_s):
+            self._expire(ticket, now)
+        for scorer, flight in self._flights.items():
+            if flight.timed:
+                for ticket in list(scorer.in_flight.values()):
+                    # Its run goes on: to interrupt it would let a client stop other people's code where it likes.
+                    if ticket.expires_at <= now and not ticket.settled and cast(Exchange, ticket).stream is None:
+                        self._expire(ticket, now)
+        self._update_room()
+
+    def _expire(self, ticket: Ticket, now: float) -> None:
+        if ticket.expires_at <= now:
+            self._metrics.expired[Limit.DEADLINE] += 1
+            ticket.settle(DeadlineExceeded())
+        else:
+            self._metrics.expired[Limit.WAIT] += 1
+            retry_after_s = admission.retry_after(self._forecast(0, now).wait_s)
+            text = f"The server is overloaded: the request waited too long. Try again in {retry_after_s} s."
+            ticket.settle(Overloaded(text, retry_after_s, _SETTINGS[Limit.WAIT]))
+
+    def _count_expired(self, flight: Flight, settled: list[tuple[Ticket, Reply]]) -> None:
+        """A frame of which only some requests ran says nothing about the cost of a frame of all of them."""
+        for ticket, (_, _, flags, *_) in settled:
+            if flags & frames.FLAG_EXPIRED:
+                flight.expired += 1
+                if not ticket.settled:
+                    self._metrics.expired[Limit.DEADLINE] += 1
 
     def fail_all(self, error: RequestError) -> None:
         """Refuse everything that waits."""
         for ticket in self.queue.take_all():
             ticket.settle(error)
 
-    def _overloaded(self, message: str, setting: str) -> Overloaded:
-        return Overloaded(message, admission.retry_after(self._predicted_wait_s()), setting)
+    def _forecast(self, size_bytes: int, now: float) -> Forecast:
+        line = Line(self.queue.count, self.queue.size_bytes, self._idle_seats())
+        return forecast(self.cost, self._frame_limits, line, self._flights.values(), size_bytes, now)
 
-    def _predicted_wait_s(self) -> float:
-        waiting = self.queue.count
-        if not waiting:
-            return 0.0
-        frame_count = min(waiting, self._frame_limits.max_count)
-        return self.cost.wait_s(waiting, frame_count, self._pool.live)
+    def _idle_seats(self) -> int:
+        """How many more scorers may be given something now."""
+        return min(len(self._pool.idle), self._max_busy - len(self._flights))
+
+    def _update_room(self) -> None:
+        """Find out anew how many requests may wait without a look at each."""
+        scorers = min(self._pool.live, self._max_busy)
+        if self._roomy_for != (self.cost.version, scorers):
+            self._roomy_for = (self.cost.version, scorers)
+            limits = self._queue_limits
+            self._roomy_count = min(limits.max_count, surely_in_time(self.cost, limits.max_wait_s, scorers))
 
 
-def score(server: "Server", exchange: Exchange) -> None:
-    """The handler of /score."""
+def score(server: "Server", exchange: Exchange, timed: bool = False) -> None:
+    """The handler of /score. `timed`: `exchange` has a deadline of its own."""
     scoring = server.scoring
     request = exchange.request
     method = request.method
@@ -174,7 +280,10 @@ def score(server: "Server", exchange: Exchange) -> None:
         exchange.head = encode_request_head(exchange, scoring.wanted_headers)
     elif scoring.wanted_headers != "none":
         exchange.head = encode_request_head(exchange, scoring.wanted_headers)
-    scoring.submit(exchange)
+    if timed:
+        scoring.submit_timed(exchange)
+    else:
+        scoring.submit(exchange)
 
 
 def encode_request_head(exchange: Exchange, wanted: str | list[str]) -> bytes:

@@ -21,14 +21,14 @@ from ..telemetry import insights, records
 from ..telemetry.metrics import Metrics
 from ..telemetry.rejections import Rejections
 from ..telemetry.requests import RequestLog
-from . import messages, routes
+from . import deadline, messages, routes
 from .connection import Connection, overloaded
 from .contract import DEPRECATED_ID, Contract
 from .control import ControlPlane, Snapshot
 from .exchange import Exchange, Handler, RequestHead
 from .keys import KeyFile
 from .messages import Stamp
-from .scoring import Scoring
+from .scoring import Scoring, score
 from .tls import Certificates
 
 logger = logging.getLogger("scoring_runtime.front")
@@ -61,7 +61,7 @@ class Server:
         self.settings = settings
         self.loop = loop
         self.metrics = Metrics()
-        self.rejections = Rejections()
+        self.rejections = Rejections(settings)
         script = plan.hello.get("engine") == "script"
         self.contract = (
             Contract(plan.environ, settings.cors_origins, tells_version=settings.server_identity) if script else None
@@ -220,6 +220,8 @@ class Server:
             request.identity = contract.identify(request.headers)
             request.plain_post = request.plain_post and request.identity.plain and contract.cors is None
         handler = routes.find(request)
+        if handler is score:
+            handler = deadline.find_handler(request, self.settings.deadline_header)
         if self.insights is not None:
             request.plain_post = False  # the long way passes by where telemetry hears of it
             if request.found and messages.path(request.target) not in _UNTOLD:
@@ -284,6 +286,7 @@ class Server:
 
     def _on_idle(self) -> None:
         self.scoring.wanted_headers = self.pool.info.get("headers", "none")
+        self.scoring.cost.stacks = self.pool.info.get("batchable") is True
         if not self._announced_ready and self.pool.ready:
             self._announced_ready = True
             self._announce()
@@ -337,7 +340,7 @@ class Server:
             if self._certificates is not None:
                 self._certificates.look()
         self.pool.tick(now)
-        self.scoring.expire(now)
+        self.scoring.tick(now)
         self.rejections.tick(now)
         for connection in list(self.connections):
             connection.check_deadline(now)

@@ -83,7 +83,10 @@ class Scorer(Life):
         self._set_deadline(timeout_s)
         self._channel.send(
             frames.encode_requests(
-                [(number, 0, t.route, t.method, t.head, t.body) for number, t in zip(ids, tickets, strict=True)]
+                [
+                    (number, t.timeout_ms, t.route, t.method, t.head, t.body)
+                    for number, t in zip(ids, tickets, strict=True)
+                ]
             )
         )
 

@@ -64,6 +64,8 @@ class Metrics:
         self.duration_s = Histogram(DURATION_BOUNDS_S)
         self.batch_size = Histogram(BATCH_BOUNDS)
         self.cancelled = 0
+        self.refused: Counter[str] = Counter()  # at the door of the waiting line, by limit
+        self.expired: Counter[str] = Counter()  # after they had joined it, by limit
 
     def failed(self, error: "RequestError") -> None:
         """An error of the server's own goes out."""
@@ -79,7 +81,7 @@ class Metrics:
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Metrics":
         other = Metrics()
-        for name in ("score_status", "errors", "duration_s", "batch_size", "cancelled"):
+        for name in ("score_status", "errors", "duration_s", "batch_size", "cancelled", "refused", "expired"):
             setattr(other, name, copy.deepcopy(getattr(self, name), memo))
         return other
 
@@ -104,6 +106,14 @@ class _Collector:
         for error, count in sorted(metrics.errors.items()):
             failed.add_metric([error], count)
         yield failed
+        for name, counts, text in (
+            ("scoring_refused", metrics.refused, "Requests that could not join the waiting line, by the limit met."),
+            ("scoring_expired", metrics.expired, "Requests whose time was over before their answers came, by limit."),
+        ):
+            family = CounterMetricFamily(name, text, labels=["limit"])
+            for limit, count in sorted(counts.items()):
+                family.add_metric([limit], count)
+            yield family
         yield CounterMetricFamily("scoring_cancelled", "Requests whose client went away.", value=metrics.cancelled)
         yield metrics.duration_s.family(
             "scoring_request_duration_seconds", "From the last byte in to the first byte out."

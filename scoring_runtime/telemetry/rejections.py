@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from ..errors import InternalError, MethodNotAllowed, NotFound, RequestError, ScorerLost
-from ..settings import flag
+from ..settings import Settings, flag
 
 logger = logging.getLogger("scoring_runtime.refused")
 
@@ -23,7 +23,8 @@ class _Kind:
 class Rejections:
     """Counts by kind; the first of a kind is told at once, those that follow within a second with the next line."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._kinds: dict[tuple[str, str], _Kind] = {}
 
     def refused(self, error: RequestError, now: float) -> None:
@@ -57,7 +58,7 @@ class Rejections:
 
     def _tell(self, key: tuple[str, str], kind: _Kind, now: float) -> None:
         what, setting = key
-        cure = f" The limit is set by {flag(setting)}." if setting else ""
+        cure = f" The limit is {flag(setting)} {getattr(self._settings, setting)}." if setting else ""
         subject = "connection" if what.startswith("Cut") else "request"
         number = f"a {subject}" if kind.count == 1 else f"{kind.count} {subject}s, the last"
         logger.warning("%s: %s%s", what % number, _printable(kind.text), cure)

@@ -2,8 +2,11 @@
 
 import pytest
 
-from scoring_runtime.dispatch.admission import QueueLimits, admits, refusal, retry_after
+from scoring_runtime.dispatch.admission import Limit, QueueLimits, limit_met, retry_after
+from scoring_runtime.dispatch.forecast import Forecast
 from scoring_runtime.dispatch.queue import RequestQueue, Ticket
+
+NOTHING_AHEAD = Forecast(0.0, 0.0)
 
 
 def line_of(*sizes: int) -> RequestQueue:
@@ -16,28 +19,50 @@ def line_of(*sizes: int) -> RequestQueue:
 
 
 @pytest.mark.parametrize(
-    ("waiting", "size", "admitted"),
+    ("waiting", "size", "met"),
     [
-        ((), 0, True),
-        ((), 101, True),  # an empty line takes any single request
-        ((1, 1), 1, True),
-        ((1, 1, 1), 1, False),  # too many
-        ((60,), 40, True),
-        ((60,), 41, False),  # too much
-        ((100,), 0, True),
+        ((), 0, None),
+        ((), 101, None),  # an empty line takes any single request
+        ((1, 1), 1, None),
+        ((1, 1, 1), 1, Limit.COUNT),
+        ((60,), 40, None),
+        ((60,), 41, Limit.BYTES),
+        ((100,), 0, None),
     ],
 )
-def test_the_line_is_bounded_by_count_and_by_bytes(waiting, size, admitted):
-    assert admits(line_of(*waiting), QueueLimits(max_count=3, max_bytes=100), size) is admitted
+def test_the_line_is_bounded_by_count_and_by_bytes(waiting, size, met):
+    limits = QueueLimits(max_count=3, max_bytes=100, max_wait_s=1.0)
+    assert limit_met(line_of(*waiting), limits, size, NOTHING_AHEAD) is met
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "answer_s", "left_s", "met"),
+    [
+        (1.0, 9.0, float("inf"), None),
+        (1.01, 9.0, float("inf"), Limit.WAIT),
+        (0.5, 2.0, 2.0, None),
+        (0.5, 2.1, 2.0, Limit.DEADLINE),
+        (1.5, 2.1, 2.0, Limit.WAIT),
+    ],
+)
+def test_the_line_is_bounded_by_time(wait_s, answer_s, left_s, met):
+    limits = QueueLimits(max_count=3, max_bytes=100, max_wait_s=1.0)
+    assert limit_met(line_of(1), limits, 1, Forecast(wait_s, answer_s), left_s) is met
+
+
+def test_where_a_scorer_has_nothing_to_do_a_deadline_is_tried_even_if_it_looks_too_short():
+    """Else a cost from a slow hour would refuse everybody for ever: nothing would run to correct it."""
+    limits = QueueLimits(max_count=3, max_bytes=100, max_wait_s=1.0)
+    assert limit_met(line_of(), limits, 1, Forecast(0.0, 60.0), left_s=0.1) is None
 
 
 def test_who_leaves_makes_room():
-    queue, limits = RequestQueue(), QueueLimits(1, 100)
+    queue, limits = RequestQueue(), QueueLimits(1, 100, 1.0)
     first = Ticket()
     queue.push(first)
-    assert not admits(queue, limits, 1)
+    assert limit_met(queue, limits, 1, NOTHING_AHEAD) is Limit.COUNT
     queue.cancel(first)
-    assert admits(queue, limits, 1)
+    assert limit_met(queue, limits, 1, NOTHING_AHEAD) is None
 
 
 @pytest.mark.parametrize(
@@ -45,14 +70,3 @@ def test_who_leaves_makes_room():
 )
 def test_the_time_to_come_back_is_computed_and_bounded(predicted_s, told_s):
     assert retry_after(predicted_s) == told_s
-
-
-def test_a_refusal_says_what_there_is_too_much_of_and_when_to_come_back():
-    too_many = refusal(line_of(1, 1), QueueLimits(2, 100), predicted_wait_s=2.5)
-    too_much = refusal(line_of(90), QueueLimits(2, 100), predicted_wait_s=0.0)
-    assert (too_many.status, too_many.retry_after_s) == (503, 3)
-    assert too_many.message == "The server is overloaded: 2 requests are waiting already. Try again in 3 s."
-    assert (too_much.status, too_much.retry_after_s) == (503, 1)
-    assert too_much.message == (
-        "The server is overloaded: the requests that wait hold 90 bytes already. Try again in 1 s."
-    )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoring_runtime.dispatch.batcher import FrameLimits, take_frame
+from scoring_runtime.dispatch.batcher import FrameLimits, frame_count, split_late, take_frame
 from scoring_runtime.dispatch.cost import CostModel
 from scoring_runtime.dispatch.queue import RequestQueue, Ticket
 
@@ -26,8 +26,13 @@ def cost_of(**times_s: float) -> CostModel:
     """A model that has seen frames: `n4=0.1` is one of four requests that took 0.1 s."""
     cost = CostModel()
     for name, time_s in times_s.items():
-        cost.observe(int(name[1:]), time_s)
+        cost.observe(int(name[1:]), 0, time_s)
     return cost
+
+
+def quick() -> CostModel:
+    """A model that has seen frames of every size, all of them quick."""
+    return cost_of(**{f"n{1 << power}": CHEAP_S for power in range(8)})
 
 
 def test_nothing_waits_nothing_goes():
@@ -36,7 +41,7 @@ def test_nothing_waits_nothing_goes():
 
 def test_what_waits_goes_together():
     queue, tickets = line_of(50)
-    assert take_frame(queue, cost_of(n1=CHEAP_S), ROOMY, idle_scorers=1) == tickets
+    assert take_frame(queue, quick(), ROOMY, idle_scorers=1) == tickets
 
 
 def test_the_first_frame_of_an_unknown_engine_holds_one_request():
@@ -47,19 +52,19 @@ def test_the_first_frame_of_an_unknown_engine_holds_one_request():
 def test_a_frame_is_bounded_by_count():
     queue, tickets = line_of(50)
     limits = FrameLimits(7, 1 << 20, 1.0)
-    assert take_frame(queue, cost_of(n1=CHEAP_S), limits, idle_scorers=1) == tickets[:7]
+    assert take_frame(queue, quick(), limits, idle_scorers=1) == tickets[:7]
 
 
 def test_a_frame_is_bounded_by_bytes():
     queue, tickets = line_of(50, size=10)
     limits = FrameLimits(128, 35, 1.0)
-    assert take_frame(queue, cost_of(n1=CHEAP_S), limits, idle_scorers=1) == tickets[:3]
+    assert take_frame(queue, quick(), limits, idle_scorers=1) == tickets[:3]
 
 
 def test_a_frame_is_bounded_by_what_it_is_predicted_to_cost():
     queue, tickets = line_of(50)
     limits = FrameLimits(128, 1 << 20, target_s=0.025)
-    assert take_frame(queue, cost_of(n1=0.004), limits, idle_scorers=1) == tickets[:4]
+    assert take_frame(queue, cost_of(n1=0.004, n2=0.008, n4=0.016), limits, idle_scorers=1) == tickets[:4]
 
 
 def test_one_request_goes_whatever_it_costs():
@@ -70,7 +75,7 @@ def test_one_request_goes_whatever_it_costs():
 
 def test_idle_scorers_share_what_waits():
     queue, tickets = line_of(10)
-    cost = cost_of(n1=CHEAP_S)
+    cost = quick()
     shares = [take_frame(queue, cost, ROOMY, idle_scorers=idle) for idle in (4, 3, 2, 1)]
     assert [len(share) for share in shares] == [3, 3, 2, 2]
     assert [ticket for share in shares for ticket in share] == tickets
@@ -78,8 +83,30 @@ def test_idle_scorers_share_what_waits():
 
 def test_no_scorer_stays_idle_while_another_one_has_two():
     queue, _ = line_of(3)
-    shares = [take_frame(queue, cost_of(n1=CHEAP_S), ROOMY, idle_scorers=idle) for idle in (3, 2, 1)]
+    shares = [take_frame(queue, quick(), ROOMY, idle_scorers=idle) for idle in (3, 2, 1)]
     assert [len(share) for share in shares] == [1, 1, 1]
+
+
+def test_a_full_frame_is_bounded_by_bytes_too():
+    limits = FrameLimits(128, max_bytes=1000, target_s=1.0)
+    assert [frame_count(quick(), limits, each_bytes) for each_bytes in (0, 1, 100, 1000, 5000)] == [128, 128, 10, 1, 1]
+
+
+@given(
+    tickets=st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10) | st.just(float("inf"))), max_size=10),
+    now=st.floats(0, 10),
+    max_wait_s=st.floats(0.1, 10),
+)
+def test_what_nobody_waits_for_any_more_is_sorted_out(tickets, now, max_wait_s):
+    frame = []
+    for queued_at, expires_at in tickets:
+        ticket = Ticket()
+        ticket.queued_at, ticket.expires_at = queued_at, expires_at
+        frame.append(ticket)
+    due, late = split_late(frame, now, max_wait_s)
+    assert sorted(map(id, due + late)) == sorted(map(id, frame))
+    assert all(ticket.expires_at > now and ticket.queued_at > now - max_wait_s for ticket in due)
+    assert all(ticket.expires_at <= now or ticket.queued_at <= now - max_wait_s for ticket in late)
 
 
 class Done(NamedTuple):
@@ -114,12 +141,12 @@ def test_a_day_at_work(arrivals_ms, scorers, one_s, stacks, max_count):
             queue.push(ticket)
         else:
             now, _, frame, took_s = heapq.heappop(busy)
-            cost.observe(len(frame), took_s)
+            cost.observe(len(frame), 0, took_s)
         while queue.count and len(busy) < scorers:
-            predicted_s = {size: cost.predict_s(size) for size in range(1, max_count + 1)}
             frame = take_frame(queue, cost, limits, scorers - len(busy))
             assert 1 <= len(frame) <= max_count
-            assert len(frame) == 1 or (predicted_s[len(frame)] or 1.0) <= limits.target_s
+            predicted = cost.predict(len(frame), 0)
+            assert len(frame) == 1 or (predicted is not None and predicted.quantile_s <= limits.target_s)
             begun += frame
             number += 1
             took_s = one_s * (1 if stacks else len(frame))

@@ -241,6 +241,7 @@ class Front:
         self.boot_errors: list[Any] = []
         plan = LaunchPlan((), environ or {}, hello or {})
         loop = cast(asyncio.AbstractEventLoop, self.loop)
+        settings.setdefault("scorers", max(1, scorers))
         self.server = Server(
             Settings(**settings),
             plan,
@@ -251,7 +252,8 @@ class Front:
         )
         self.server.pool.info = {"headers": "none"}
         self.server.scoring.wanted_headers = "none"
-        self.server.scoring.cost.observe(1, 1e-6)  # frames may hold what there is
+        for power in range(8):
+            self.server.scoring.cost.observe(1 << power, 0, 1e-6)  # frames may hold what there is
         self.scorers = [HandScorer() for _ in range(scorers)]
         self.server.pool.idle.extend(cast(list[Scorer], self.scorers))
 

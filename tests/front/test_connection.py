@@ -574,7 +574,10 @@ def test_a_request_that_waits_too_long_for_a_scorer_is_told_to_come_back(make_fr
     assert client.wire.sent == b""
     front.pass_time(2.0)
     response = client.response()
-    assert (response.status, message(response)) == (503, "The request waited 5 s for a scorer.")
+    assert (response.status, message(response)) == (
+        503,
+        "The server is overloaded: the request waited too long. Try again in 1 s.",
+    )
     assert response.headers["retry-after"] == "1"
     assert client.open
 
