@@ -36,6 +36,7 @@ class Channel(asyncio.Protocol):
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None  # uvloop raises where something is written to it now
         self._on_closed()
 
     def send(self, pieces: list[frames.Blob]) -> None:
