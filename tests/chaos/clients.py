@@ -57,6 +57,8 @@ class Visit:
     client: str
     random: Random
     pending: dict[int, Order] = field(default_factory=dict)
+    heard_at: float = float("inf")
+    """When the last answer came on the connection that is still open."""
 
     def order(self, do: str = "echo", *, good: bool = True, rows: int = 1, **more: Any) -> Order:
         """A request that is about to be sent."""
@@ -72,7 +74,7 @@ class Visit:
     def other(self, target: str, check: Callable[[Answer], str]) -> Order:
         """A request that no scorer runs."""
         place = self.place
-        probe = target.startswith("/readyz")
+        probe = target not in ("/", "/livez", "/metrics")  # those are answered whatever the scorers do
         number = place.ledger.sent(place.name, self.client, place.clock(), runs=False, probe=probe)
         self.pending[number] = order = Order(number, b"", check)
         return order
@@ -82,6 +84,7 @@ class Visit:
         del self.pending[order.number]
         wrong = order.judge(answer)
         ledger, now = self.place.ledger, self.place.clock()
+        self.heard_at = now
         if wrong and answer.status != 200:
             ledger.violations.add("an error with the id of another request", f"request {order.number}: {wrong}")
         detail = wrong or answer.body[:200].decode("utf-8", "replace")
@@ -103,6 +106,13 @@ class Visit:
     def violated(self, kind: str, detail: str) -> None:
         """The server did what it must not do."""
         self.place.ledger.violations.add(kind, f"{self.client} of {self.place.name}: {detail}")
+
+    async def idle(self, reader: Reader, mean_s: float) -> None:
+        """Pause between two requests; Cut when the connection is closed meanwhile, which takes a fault that does so."""
+        await pause(self, mean_s)
+        if reader.at_eof():
+            self.place.ledger.closed(self.place.name, self.heard_at, self.place.clock(), self.client)
+            raise Cut("closed between two requests")
 
     async def end(self, reader: Reader) -> None:
         """After the last answer, which closes the connection, nothing may follow."""
@@ -141,7 +151,7 @@ async def keep_alive(visit: Visit) -> None:
             order = visit.order("sleep", s=0.02) if slow else visit.order()
             if (await ask(visit, reader, writer, order)).closes:
                 return await visit.end(reader)
-            await pause(visit, 0.02)
+            await visit.idle(reader, 0.02)
         order = visit.order()
         last = encode("POST", "/score", order.body, [*order.headers, "Connection: close"])
         await ask(visit, reader, writer, order, last)
@@ -172,7 +182,7 @@ async def pipelined(visit: Visit) -> None:
                 visit.judge(order, answer)
                 if answer.closes:
                     return visit.lose("an answer closed the connection before the others", harmed=answer.status == 503)
-            await pause(visit, 0.3)
+            await visit.idle(reader, 0.3)
     return None
 
 
@@ -187,7 +197,7 @@ async def chunked(visit: Visit) -> None:
             visit.judge(order, answer)
             if answer.closes:
                 return
-            await pause(visit, 0.1)
+            await visit.idle(reader, 0.1)
 
 
 async def large_bodies(visit: Visit) -> None:
@@ -196,7 +206,7 @@ async def large_bodies(visit: Visit) -> None:
             size = visit.random.choice((100_000, 1_000_000, 4_000_000))
             if (await ask(visit, reader, writer, visit.order(pad="x" * size, rows=size // 1000))).closes:
                 return
-            await pause(visit, 0.5)
+            await visit.idle(reader, 0.5)
 
 
 async def slow_readers(visit: Visit) -> None:
@@ -248,7 +258,7 @@ async def other_routes(visit: Visit) -> None:
                 visit.violated("a probe waited", f"{target} took {took_s:.1f} s")
             if answer.closes:
                 return
-            await pause(visit, 0.05)
+            await visit.idle(reader, 0.05)
         if visit.place.engine == "raw":
             for method in ("GET", "OPTIONS"):
                 order = visit.order()

@@ -118,7 +118,7 @@ class Ledger:
         """A request is about to be sent; its number, which no other one has.
 
         good: it asks for nothing that may be answered with an error. runs: it runs in a scorer that notes its number.
-        probe: it asks whether the server is ready, and any fault may change that.
+        probe: its answer depends on whether the scorers have loaded, and any fault may change that.
         """
         number = len(self._outcomes)
         if server not in self._servers:
@@ -166,6 +166,14 @@ class Ledger:
             if cuts:
                 self._lost_idle.add(number)
         self._excuse(request, Outcome.LOST, cuts, now, detail)
+
+    def closed(self, server: str, since: float, now: float, client: str) -> None:
+        """A connection on which nothing was under way was found closed. Some fault must have done it."""
+        windows = self.windows.get(server, ())
+        if not any(window.cuts is not Cuts.NONE and window.touches(since, now) for window in windows):
+            self.violations.add(
+                "closed without a reason", f"a connection of {client} to {server}, {since:.2f} to {now:.2f} s"
+            )
 
     def left(self, number: int) -> None:
         """Its client has gone on purpose."""

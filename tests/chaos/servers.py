@@ -34,6 +34,7 @@ FLAGS = {
 }
 READY_WITHIN_S = 60.0
 ENDED_WITHIN_S = 30.0
+COMPLAINT_LINES = 30
 
 _MARK = "CHAOS_TREE"
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
@@ -51,7 +52,7 @@ class Server:
         self.port = free_port()
         self.mark = uuid.uuid4().hex
         self.complaints: list[str] = []
-        """Lines of the log that no fault explains: the front's own exceptions."""
+        """What of the log no fault explains: the front's own exceptions, with the lines that follow them."""
 
         self.last_lines: deque[bytes] = deque(maxlen=300)
         """Of the log, without those that every request leaves."""
@@ -63,6 +64,7 @@ class Server:
         self._log = -1
         self._unfinished = b""
         self._log_paused = False
+        self._complaining = 0
 
     # Life
 
@@ -203,7 +205,11 @@ class Server:
         self._unfinished = self._unfinished[-4096:]
         for line in lines:
             if _COMPLAINT.search(line):
-                self.complaints.append(line.decode("utf-8", "replace"))
+                self.complaints.append("")
+                self._complaining = COMPLAINT_LINES
+            if self._complaining:
+                self._complaining -= 1
+                self.complaints[-1] += line.decode("utf-8", "replace") + "\n"
             if not _REQUEST_LINE.search(line):
                 self.last_lines.append(line[:500])
 

@@ -132,6 +132,15 @@ def test_a_lost_answer_needs_a_fault_that_cuts(cuts, harms, harmed, runs, kinds)
     assert violations(ledger, a=runs).keys() == kinds
 
 
+@pytest.mark.parametrize(("cuts", "excused"), [(Cuts.ANY, True), (Cuts.IDLE, True), (Cuts.NONE, False)])
+def test_an_idle_connection_is_closed_by_a_fault_that_cuts(cuts, excused):
+    ledger = Ledger()
+    ledger.begin("a", "fault", 10.0, harms=True, cuts=cuts)
+    ledger.closed("a", 9.0, 11.0, "client")
+
+    assert bool(violations(ledger)) is not excused
+
+
 @given(st.lists(st.sampled_from(["right", "error", "lost", "left", "open"]), max_size=30))
 def test_the_sum_is_what_was_sent(fates):
     ledger = Ledger()
