@@ -48,7 +48,7 @@ types: $(VENV)/.dev ## Check the types
 
 .PHONY: test
 test: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel incumbent ## Test the built and installed wheel (PYTEST_ARGS="-k batch")
-	@command -v curl >/dev/null || $(MAKE) apt
+	@{ command -v curl && command -v haproxy; } >/dev/null || $(MAKE) apt
 	$(RUN) -m pytest -m 'not gpu' $(PYTEST_ARGS)
 
 .PHONY: chaos
@@ -87,7 +87,7 @@ bench-scripts: $(VENV)/.dev $(VENV)/.wheel incumbent ## The same for two scripts
 
 .PHONY: apt
 apt: ## Install the Debian packages that tests and benchmarks need
-	@packages='curl wrk'; \
+	@packages='curl haproxy wrk'; \
 	base=$$($(PYTHON) -c 'import sys; print(sys.base_prefix)' 2>/dev/null || echo /usr); \
 	if [ "$$base" = /usr ]; then packages="$$packages python3-venv"; fi; \
 	missing=; \
@@ -96,7 +96,7 @@ apt: ## Install the Debian packages that tests and benchmarks need
 	done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if ! command -v apt-get >/dev/null; then \
-	  echo "This is not a Debian system. Install with its own package manager: curl wrk" >&2; exit 1; \
+	  echo "This is not a Debian system. Install with its own package manager: curl haproxy wrk" >&2; exit 1; \
 	fi; \
 	if [ "$$(id -u)" != 0 ]; then echo "Missing:$$missing. Run: sudo make apt" >&2; exit 1; fi; \
 	export DEBIAN_FRONTEND=noninteractive; \

@@ -77,10 +77,10 @@ class Server:
     """A running server."""
 
     def __init__(
-        self, arguments: Sequence[str], folder: Path, environ: dict[str, str] | None, command: Sequence[str]
+        self, arguments: Sequence[str], folder: Path, environ: dict[str, str] | None, command: Sequence[str], port: int
     ) -> None:
         self.mark = uuid.uuid4().hex
-        self.port = pick_port()
+        self.port = port or pick_port()
         self.command = [*command, *arguments, "--port", str(self.port)]
         self.folder = folder
         self._log_path = folder / "server.log"
@@ -200,7 +200,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
     """`with serve(target, "--scorers", "2") as server:` starts a server; at the end it must stop well and leave nothing.
 
-    ready=False: do not wait until it is ready. folder: its working directory. command: before the target.
+    ready=False: do not wait until it is ready. folder: its working directory. command: before the target. port: any free
+    one, unless given.
     """
 
     @contextmanager
@@ -211,8 +212,9 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
         folder: Path | None = None,
         environ: Any = None,
         command: Sequence[str] = (*COMMAND, "serve"),
+        port: int = 0,
     ) -> Iterator[Server]:
-        server = Server([str(target), *flags], folder or tmp_path_factory.mktemp("server"), environ, command)
+        server = Server([str(target), *flags], folder or tmp_path_factory.mktemp("server"), environ, command, port)
         _shown.append(server)
         try:
             if ready:

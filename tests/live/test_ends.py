@@ -1,15 +1,13 @@
 """Processes that die or are told to end, under load: what clients see, what comes back, and what is left."""
 
-import asyncio
 import itertools
 import json
 import os
 import re
 import signal
-import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-CONNECTIONS = 16
+from .load import CONNECTIONS, Load, encode_number, encode_row
+
 LOST = {"message": "The process that ran this request ended before it answered. Check the logs."}
 
 ECHO = """
@@ -88,65 +87,6 @@ def slow_model(build, tmp_path):
     return path
 
 
-class Load:
-    """Asks without pause from many connections until it is told to stop, and keeps every answer by its number."""
-
-    def __init__(self, server: Any, connect: Any, encode: Callable[[int], bytes]) -> None:
-        self.answers: dict[int, Any] = {}
-        self.unanswered: list[int] = []
-        self._server = server
-        self._connect = connect
-        self._encode = encode
-        self._numbers = itertools.count(1)
-        self._stopping = False
-
-    def run(self, meanwhile: Callable[[], None]) -> None:
-        """Until `meanwhile`, which runs in another thread, is done."""
-        asyncio.run(self._run(meanwhile))
-
-    def await_more(self, count: int) -> None:
-        """Wait until so many more requests have their answers. For `meanwhile`."""
-        goal = len(self.answers) + count
-        while len(self.answers) < goal:
-            time.sleep(0.005)
-
-    async def _run(self, meanwhile: Callable[[], None]) -> None:
-        clients = [asyncio.create_task(self._ask()) for _ in range(CONNECTIONS)]
-        try:
-            await asyncio.to_thread(meanwhile)
-        finally:
-            self._stopping = True
-            await asyncio.gather(*clients)
-
-    async def _ask(self) -> None:
-        while not self._stopping:
-            try:
-                async with self._connect(self._server.port) as client:
-                    await self._ask_on(client)
-            except ConnectionRefusedError:
-                return
-
-    async def _ask_on(self, client: Any) -> None:
-        while not self._stopping:
-            number = next(self._numbers)
-            try:
-                answer = await client.post(self._encode(number))
-            except (ConnectionError, EOFError):
-                self.unanswered.append(number)
-                return
-            self.answers[number] = answer
-            if answer.headers.get("connection") == "close":
-                return
-
-
-def encode_number(number: int) -> bytes:
-    return b'{"number": %d}' % number
-
-
-def encode_row(number: int) -> bytes:
-    return b'{"data": [[%d]]}' % number
-
-
 def kill_in_turn(server: Any, load: Load, least: int, between: int) -> None:
     """Kill -9 one of two scorers after the other, until some of them had more than they were running.
 
@@ -188,7 +128,7 @@ def handed_over(server: Any) -> tuple[int, int]:
 
 def test_kill_9_of_a_scorer_under_load_is_not_seen_by_clients_of_an_onnx_model(slow_model, serve, connect):
     with serve(slow_model, "--scorers", "2") as server:
-        load = Load(server, connect, encode_row)
+        load = Load(server.port, connect, encode_row)
         load.run(lambda: kill_in_turn(server, load, least=5, between=150))
         errors, again = handed_over(server)
         kills = restarts(server)
@@ -207,7 +147,7 @@ def test_kill_9_of_a_scorer_under_load_is_not_seen_by_clients_of_an_onnx_model(s
 
 def test_kill_9_of_a_scorer_under_load_costs_a_script_only_what_it_was_running(echo, serve, connect, tmp_path):
     with serve(echo, "--scorers", "2", folder=tmp_path) as server:
-        load = Load(server, connect, encode_number)
+        load = Load(server.port, connect, encode_number)
         load.run(lambda: kill_in_turn(server, load, least=5, between=150))
         errors, again = handed_over(server)
         kills = restarts(server)
@@ -282,9 +222,55 @@ def test_kill_9_of_the_first_process_ends_everything(echo, serve, tmp_path):
         server.process.returncode = 0  # what was asked for has happened
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(["arbiter", "front", "scorer"])), ids="-".join)
+def test_kill_9_in_every_order_leaves_nothing_and_the_next_start_works(order, script, serve, tmp_path, background):
+    target = script("def init(): pass\ndef run(data):\n    return data\n")
+    with serve(target, "--scorers", "2", folder=tmp_path) as server:
+        processes = {"arbiter": server.process, "front": server.front, "scorer": server.scorers[0]}
+        for name in order:
+            with suppress(psutil.NoSuchProcess):
+                processes[name].kill()
+        server.process.wait(10)
+        server.assert_nothing_left()
+        with serve(target, "--scorers", "2", folder=tmp_path, port=server.port) as next_one:
+            assert next_one.score(b"again").json == "again"
+        server.process.returncode = 0  # what was asked for has happened
+
+
+def test_kill_9_of_the_only_scorer_while_the_server_drains_loses_nothing_that_waits(
+    echo, serve, tmp_path, wait_until, background
+):
+    with serve(echo, folder=tmp_path) as server:
+        begun_one = background.submit(server.score, encode_number(-1))
+        wait_until(lambda: begun(tmp_path))
+        waiting = [background.submit(server.score, encode_number(number)) for number in (1, 2)]
+        wait_until(lambda: b"scoring_queue_requests 2.0" in server.get("/metrics").body)
+        (scorer,) = server.scorers
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: not server.status("/"))
+        scorer.kill()
+        answers = [answer.result() for answer in waiting]
+        server.stop()
+
+    assert begun_one.result().json == LOST
+    assert [(answer.status, answer.json) for answer in answers] == [(200, {"number": 1}), (200, {"number": 2})]
+    assert max(begun(tmp_path).values()) == 1
+
+
+def test_kill_9_of_the_front_while_the_server_drains_ends_everything(echo, serve, tmp_path, wait_until, background):
+    with serve(echo, "--scorers", "2", folder=tmp_path) as server:
+        asked = background.submit(server.score, encode_number(-1))
+        wait_until(lambda: begun(tmp_path))
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: not server.status("/"))
+        server.front.kill()
+        assert isinstance(asked.exception(), ConnectionError)
+        server.stop()
+
+
 def test_sigterm_under_load_answers_everything_that_began(echo, serve, connect, tmp_path):
     with serve(echo, "--scorers", "2", "--drain-grace-s", "0.5", folder=tmp_path) as server:
-        load = Load(server, connect, encode_number)
+        load = Load(server.port, connect, encode_number)
 
         def end():
             load.await_more(150)
@@ -392,7 +378,7 @@ def run(data):
 
 def test_a_request_that_ends_its_process_fails_alone(script, serve, connect):
     with serve(script(POISON), "--scorers", "2") as server:
-        load = Load(server, connect, encode_number)
+        load = Load(server.port, connect, encode_number)
         load.run(lambda: load.await_more(600))
 
     assert not load.unanswered
