@@ -366,6 +366,8 @@ class Connection(asyncio.Protocol):
                 return
             self.write_stalled_at = now
             self.write_backlog_bytes = backlog_bytes
+        if not self.reading and self.phase in (HEAD, BODY):
+            self.phase_began = now  # the rest may have come: it is us who do not read
         passed_s = now - self.phase_began
         if self.phase is IDLE:
             if passed_s > settings.keepalive_timeout_s:

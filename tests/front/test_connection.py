@@ -549,6 +549,23 @@ def test_a_body_that_does_not_arrive_in_time_is_answered(make_front):
     assert client.response().status == 408
 
 
+@pytest.mark.parametrize("part", [10, 60])
+def test_a_client_is_not_late_while_the_front_itself_does_not_read(make_front, part):
+    """Of requests that wait behind many others on their connection one may be read in part."""
+    front = make_front(head_timeout_s=15.0, body_timeout_s=30.0)
+    last = post(b"x" * 100)
+    client = front.connect().send(b"".join(post(b"") for _ in range(MAX_PIPELINED + 1)) + last[:part])
+    assert not client.wire.reading
+    for _ in range(10):
+        front.pass_time(10.0)
+    assert client.wire.sent == b""
+    front.echo()
+    assert client.wire.reading
+    client.send(last[part:])
+    front.echo()
+    assert [response.status for response in client.responses()] == [200] * (MAX_PIPELINED + 2)
+
+
 def test_a_large_body_that_keeps_coming_has_more_time(make_front):
     front = make_front(body_timeout_s=30.0)
     client = front.connect().send(post(b"x" * 1_000_000)[:-1_000_000])
