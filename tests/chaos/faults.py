@@ -244,7 +244,7 @@ FAULTS: dict[str, Fault] = {
     "SIGSTOP of a scorer": Fault(stop_scorer, ALL, SCRIPTS),
     "a scorer pauses": Fault(pause_scorer, ALL, NOBODY),
     "the front pauses": Fault(pause_front, ALL, NOBODY),
-    "no descriptors": Fault(few_descriptors, ALL, SCRIPTS),
+    "no descriptors": Fault(few_descriptors, ALL, SCRIPTS, Cuts.IDLE),
     "kill -9 of the front": Fault(kill_front, ALL, NOBODY, Cuts.ANY, ends="front"),
     "reload": Fault(reload, ALL, NOBODY, Cuts.IDLE, ends="front"),
     "kill -9 of the arbiter": Fault(kill_arbiter, ALL, ALL, Cuts.ANY, ends="arbiter"),
