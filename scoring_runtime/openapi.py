@@ -60,7 +60,7 @@ def read_user_documents(app_root: Path) -> dict[str, Document]:
                 continue
             try:
                 document = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 raise ConfigurationError(f"{path}: not valid JSON: {error}. Correct it or remove it.") from None
             if document:
                 documents[version] = document

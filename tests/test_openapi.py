@@ -70,6 +70,13 @@ def test_a_document_that_is_no_json_stops_the_start(tmp_path: Path) -> None:
     assert caught.value.exit_code == 3
 
 
+def test_a_document_that_is_nested_too_deep_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "swagger.json").write_text("[" * 100_000)
+
+    with pytest.raises(ConfigurationError, match=r"swagger\.json: not valid JSON"):
+        openapi.read_user_documents(tmp_path)
+
+
 def test_an_onnx_model_shows_its_example() -> None:
     document = openapi.documents(SERVICE, openapi.schema({"sample": {"data": [[0.0]]}}), {})["3"]
     assert document["components"]["schemas"]["ServiceInput"]["example"] == {"data": [[0.0]]}

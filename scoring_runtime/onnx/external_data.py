@@ -29,12 +29,15 @@ def _why_refused(folder: Path, location: str, tensor: ExternalTensor) -> str | N
         return f"an absolute path: {inside}"
     if ".." in PurePosixPath(location).parts or ".." in PureWindowsPath(location).parts:
         return f"which points out of the model's folder: {inside}"
-    path = (folder / location).resolve()
-    if not path.is_relative_to(folder):
-        return f"a link that leads out of the model's folder, to {path}: put the file itself into {folder}"
-    if not path.is_file():
-        return f"but there is no such file: put it into {folder}, beside the model"
-    size = path.stat().st_size
+    try:
+        path = (folder / location).resolve()
+        if not path.is_relative_to(folder):
+            return f"a link that leads out of the model's folder, to {path}: put the file itself into {folder}"
+        if not path.is_file():
+            return f"but there is no such file: put it into {folder}, beside the model"
+        size = path.stat().st_size
+    except (OSError, RuntimeError) as error:  # a name that is too long, a folder that is closed, links in a ring
+        return f"which cannot be looked at ({getattr(error, 'strerror', None) or error}): {inside}"
     if tensor.offset + tensor.length > size:
         return f"which ends at byte {size} before byte {tensor.offset + tensor.length}: copy the whole file again"
     return None

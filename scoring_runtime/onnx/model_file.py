@@ -18,6 +18,12 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MAX_DEPTH = 100
 """Messages within messages; protobuf's own parsers stop at as many."""
 
+MAX_KEY = (1 << 32) - 1
+"""Field number and wire type. Some parsers cut a longer one, and so take one field for another."""
+
+MAX_DIGITS = 19
+"""Of an offset or a length: those of a number of 63 bits."""
+
 CHILDREN: dict[str, dict[int, str]] = {
     "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
     "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
@@ -67,6 +73,8 @@ def fields(buffer: Buffer, start: int, end: int) -> Iterator[Field]:
     at = start
     while at < end:
         key, at = _varint(buffer, at, end)
+        if key > MAX_KEY:
+            raise MalformedModelError(f"a field number beyond all bounds at offset {at}")
         number, wire_type = key >> 3, key & 7
         value, begin = 0, at
         if wire_type == VARINT:
@@ -137,6 +145,8 @@ def _external(model: Buffer, start: int, end: int) -> ExternalTensor | None:
             if key == "location":
                 tensor.locations.append(value)
             elif key in ("offset", "length") and value.isdecimal():
+                if len(value) > MAX_DIGITS:
+                    raise MalformedModelError(f"a tensor with an {key} of {len(value)} digits")
                 setattr(tensor, key, int(value))
     return tensor if external else None
 

@@ -40,7 +40,7 @@ class Channel(asyncio.Protocol):
         self._on_closed()
 
     def send(self, pieces: list[frames.Blob]) -> None:
-        """Write a frame."""
+        """Write a frame; to nobody when the scorer has hung up: its end is noticed soon."""
         if self._transport is None:
             return
         size = sum(map(len, pieces))

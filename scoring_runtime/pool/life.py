@@ -19,6 +19,7 @@ from typing import Any
 
 from ..errors import ScorerStartError
 from ..scorer import frames
+from . import ready
 from .channel import Channel
 from .launch import LaunchPlan, describe_exit
 from .launcher import Launched
@@ -161,7 +162,7 @@ class Life:
     def _on_frame(self, frame: frames.Frame) -> None:
         if frame.kind == frames.READY and self.state in (State.STARTING, State.DRAINING):
             self._deadline = float("inf")
-            self.info = frames.decode_json(frame)
+            self.info = ready.read(frame)
             self._move(Event.READY)
             self.on_ready()
         elif frame.kind == frames.FATAL:

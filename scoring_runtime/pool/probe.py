@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import ScorerStartError
 from ..scorer import frames
+from . import ready
 from .launch import LaunchPlan, describe_exit, launch
 
 EXIT_TIMEOUT_S = 2.0
@@ -52,11 +53,14 @@ def _await_ready(
         if not data:
             _end(process)
             raise ended_early(plan, describe_exit(process.returncode))
-        for frame in decoder.feed(data):
-            message = frames.decode_json(frame)
-            if frame.kind == frames.FATAL:
-                raise ScorerStartError(str(message.get("message")), str(message.get("traceback", "")))
-            return message
+        try:
+            for frame in decoder.feed(data):
+                if frame.kind == frames.FATAL:
+                    message = frames.decode_json(frame)
+                    raise ScorerStartError(str(message.get("message")), str(message.get("traceback", "")))
+                return ready.read(frame)
+        except frames.FrameError as error:
+            raise ScorerStartError(f"{plan.target}: the scorer sent what is no frame: {error}.") from None
 
 
 def start_timeout(plan: LaunchPlan, timeout_s: float) -> ScorerStartError:

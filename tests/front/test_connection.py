@@ -693,3 +693,13 @@ def test_ways_not_to_write_a_path(front, target):
 def test_options_lists_the_methods_of_a_route(front):
     response = front.ask(post(method="OPTIONS", target="/livez")).response()
     assert (response.status, response.headers["allow"], response.body) == (200, "GET, HEAD, OPTIONS", b"")
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 33", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("more", [(), ("Connection: upgrade", "Upgrade: h2c")], ids=["plain", "upgrade"])
+def test_what_others_take_for_the_body_of_a_connect_is_not_the_next_request(front, framing, more):
+    """The parser knows no body of a CONNECT: behind a proxy that does, a client could have asked in another's name."""
+    smuggled = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    client = front.ask(post(b"", framing, *more, method="CONNECT", target="here:443") + smuggled)
+    assert client.response().status == 404
+    assert not client.open

@@ -224,6 +224,31 @@ def test_a_second_location_is_checked_as_well(with_weights, tmp_path, load_engin
     assert "which points out of the model's folder" in refusal(load_engine, model, tmp_path)
 
 
+def test_a_field_number_that_onnxruntime_cuts_hides_no_external_data(with_weights):
+    """It keeps 32 bits of a field's key: with one bit more its graph was no graph to us, and nobody looked at its files."""
+    model = with_weights("../w.bin")
+    graph = _sized(model.graph.SerializeToString())
+    model.ClearField("graph")
+    key = 7 << 3 | model_file.BYTES | 1 << 32
+    hidden = model.SerializeToString() + bytes([key & 127 | 128, 128, 128, 128, key >> 28]) + graph
+    with pytest.raises(model_file.MalformedModelError, match="a field number beyond all bounds"):
+        model_file.external_tensors(hidden)
+
+
+@pytest.mark.parametrize("location", ["w" * 300, "ring/w.bin"], ids=["too long a name", "links in a ring"])
+def test_external_data_that_cannot_be_looked_at(location, with_weights, tmp_path, load_engine):
+    (tmp_path / "ring").symlink_to(tmp_path / "ring")
+    text = refusal(load_engine, with_weights(location), tmp_path)
+    assert f"tensor 'w' has its data in {location!r}, which cannot be looked at" in text
+
+
+@pytest.mark.parametrize("key", ["offset", "length"])
+def test_an_offset_of_more_digits_than_numbers_have(key, with_weights, tmp_path, load_engine):
+    model = with_weights("w.bin")
+    next(entry for entry in model.graph.initializer[0].external_data if entry.key == key).value = "1" * 5000
+    assert f"a tensor with an {key} of 5000 digits" in refusal(load_engine, model, tmp_path)
+
+
 def test_the_walk_knows_every_way_from_a_model_to_a_tensor():
     """Compared with the schema that the onnx package carries."""
     ways: dict[str, dict[int, str]] = {}

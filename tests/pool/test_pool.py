@@ -1,5 +1,6 @@
 """Pools of the real script scorer: what they do, and what they do when it dies."""
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -402,6 +403,9 @@ MISDEEDS = {
     "ready in the middle of work": BUSY + "say(encode_json(READY, {}))",
     "a reply when nothing was asked": "be_ready(); say(replies(1))",
     "no replies when nothing was asked": "be_ready(); say(HEADER.pack(b'SR', 1, REPLIES, 0, 0, 0))",
+    "headers in READY that are no names": "receive(); say(encode_json(READY, {'headers': 5}))",
+    "methods in READY that are none": "receive(); say(encode_json(READY, {'methods': ['GET\\r\\nx: y']}))",
+    "a schema in READY that is none": "receive(); say(encode_json(READY, {'swagger': {'versions': 5}}))",
     "no replies": BUSY + "say(HEADER.pack(b'SR', 1, REPLIES, 0, 0, 0))",
     "a reply to another's request": BUSY + "say(replies(number + 1000))",
     "two replies to one request": BUSY + "say(replies(number, number))",
@@ -438,6 +442,19 @@ def test_a_process_that_hangs_up_and_lives_on_is_killed(run, crew, impostor_plan
             await team.until(lambda: team.unsettled)
             assert team.unsettled == [(request, False)]
             assert scorer.exit_text.startswith("was killed")
+
+    run(main())
+
+
+def test_a_request_for_a_process_that_has_hung_up_raises_nothing_and_is_handed_back(run, crew, impostor_plan):
+    async def main() -> None:
+        async with crew(impostor_plan("be_ready(); channel.close()\nwhile True: time.sleep(1000)")) as team:
+            await team.until(lambda: team.pool.idle)
+            while not team.pool.idle[0]._closed:  # noqa: ASYNC110  # no event tells
+                await asyncio.sleep(0)
+            _, requests = team.send(b"into the void")
+            await team.until(lambda: team.unsettled)
+            assert team.unsettled == [(requests[0], False)]
 
     run(main())
 

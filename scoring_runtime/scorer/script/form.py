@@ -125,10 +125,20 @@ def parse_content_type(value: str) -> Tuple[str, Dict[str, str]]:
         return kind.strip().lower(), {}
     message = Message()
     message["content-type"] = value
-    parameters = message.get_params([])
-    return kind.strip().lower(), {str(name).lower(): collapse_rfc2231_value(text) for name, text in parameters[1:]}
+    try:
+        parameters = message.get_params([])
+        return kind.strip().lower(), {str(name).lower(): collapse_rfc2231_value(text) for name, text in parameters[1:]}
+    except _UNREADABLE:
+        return kind.strip().lower(), {}
 
 
 def _parameter(message: Message, name: str) -> Optional[str]:
-    value = message.get_param(name, None, "content-disposition")
-    return None if value is None else collapse_rfc2231_value(value)
+    try:
+        value = message.get_param(name, None, "content-disposition")
+        return None if value is None else collapse_rfc2231_value(value)
+    except _UNREADABLE:
+        return None
+
+
+_UNREADABLE = (TypeError, ValueError, LookupError)
+"""What email raises for parameters that contradict each other (`x*=1; x*0=2`), or name no character set."""

@@ -1,0 +1,31 @@
+"""What a scorer says of itself in READY, checked: user code runs in its process, and may say anything. Pure."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ..scorer import frames
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _is_schema(value: Any) -> bool:
+    return isinstance(value, dict) and _is_texts(value.get("versions", []))
+
+
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "headers": (lambda value: value in ("all", "none") or _is_texts(value), '"all", "none" or a list of names'),
+    "methods": (lambda value: _is_texts(value) and frames.METHODS.keys() >= set(value), "a list of HTTP methods"),
+    "swagger": (_is_schema, "an object whose versions are a list of texts"),
+}
+"""The fields that the front goes by. The others are only shown."""
+
+
+def read(frame: frames.Frame) -> dict[str, Any]:
+    """The object that READY holds; FrameError when the front could not go by it."""
+    info = frames.decode_json(frame)
+    for name, (is_right, expected) in _CHECKS.items():
+        if name in info and not is_right(info[name]):
+            raise frames.FrameError(f"READY has {name!r}: {info[name]!r:.60}; expected {expected}")
+    return info
