@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from scoring_runtime.pool.output import MAX_LINE_BYTES, LineCutter, OutputPipe
 from scoring_runtime.telemetry.requests import RequestLog
+from scoring_runtime.telemetry.sink import Sink
 
 
 def logged(write: Callable[[RequestLog], None], at: float = 1763828766.964) -> list[str]:
     source, target = os.pipe()
     scheduled: list[Callable[[], None]] = []
-    log = RequestLog(scheduled.append, target, lambda: at)
+    log = RequestLog(scheduled.append, Sink(target), lambda: at)
     write(log)
     for flush in scheduled:
         flush()
@@ -47,7 +48,7 @@ def test_a_header_cannot_end_its_quotes() -> None:
 
 def test_lines_of_one_turn_are_one_write() -> None:
     scheduled: list[Callable[[], None]] = []
-    log = RequestLog(scheduled.append, 1, lambda: 0.0)
+    log = RequestLog(scheduled.append, clock=lambda: 0.0)
     for _ in range(3):
         log.warned(b"x")
     assert len(scheduled) == 1
@@ -79,11 +80,11 @@ def test_a_full_disk_under_the_log_raises_nothing() -> None:
     async def write(full: int) -> None:
         loop = asyncio.get_running_loop()
         source, writer = os.pipe()
-        pipe = OutputPipe(loop, source, full)
+        pipe = OutputPipe(loop, source, Sink(full))
         os.write(writer, b"one\ntwo")
         os.close(writer)
         pipe.close()
-        log = RequestLog(loop.call_soon, full)
+        log = RequestLog(loop.call_soon, Sink(full))
         log.warned(b"x")
         log.flush()
 
@@ -98,7 +99,7 @@ def test_what_a_dead_writer_left_in_its_pipe_is_copied() -> None:
     async def copy() -> bytes:
         source, writer = os.pipe()
         reader, target = os.pipe()
-        pipe = OutputPipe(asyncio.get_running_loop(), source, target)
+        pipe = OutputPipe(asyncio.get_running_loop(), source, Sink(target))
         os.write(writer, b"one\ntwo")
         pipe.close()
         pipe.close()

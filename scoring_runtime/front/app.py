@@ -1,7 +1,6 @@
 """The gunicorn application. Its configuration comes from our settings alone: no file, no variable, no argument of its own."""
 
 import socket
-import sys
 import tempfile
 from pathlib import Path
 from typing import NoReturn
@@ -12,7 +11,7 @@ from ..errors import AddressError
 from ..openapi import Document, read_user_documents
 from ..pool.launch import LaunchPlan
 from ..settings import Settings
-from ..telemetry import insights
+from ..telemetry import insights, sink
 from ..telemetry.log import ArbiterLogger
 from . import tls
 from .keys import KeyFile
@@ -37,10 +36,10 @@ class BootReport:
         """In the master, at its very end."""
         self._file.seek(0)
         text = self._file.read()
+        sink.drain(sink.LAST_WORDS_S)
         if text:
-            sys.stdout.flush()
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
+            sink.STDERR.write((text + "\n").encode("utf-8", "backslashreplace"))
+            sink.drain(sink.LAST_WORDS_S)
 
 
 class FrontApplication(BaseApplication):  # type: ignore[misc]

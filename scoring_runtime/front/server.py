@@ -17,7 +17,7 @@ from ..pool.launch import LaunchPlan
 from ..pool.pool import Pool
 from ..scorer import frames
 from ..settings import Settings
-from ..telemetry import insights, records
+from ..telemetry import insights, records, sink
 from ..telemetry.metrics import Metrics
 from ..telemetry.rejections import Rejections
 from ..telemetry.requests import RequestLog
@@ -314,6 +314,8 @@ class Server:
             "scoring_queue_bytes": ("Bytes of the requests that wait.", float(queue.size_bytes)),
             "scoring_connections": ("Open connections.", float(len(self.connections))),
         }
+        text = "Log lines that were dropped because nobody read them or they could not be written."
+        gauges["scoring_log_lines_dropped"] = (text, float(sum(stream.dropped for stream in sink.STREAMS)))
         if self.insights is not None:
             text = "Records for Application Insights that were dropped because too many waited."
             gauges["scoring_insights_dropped"] = (text, float(self.insights.dropped))
@@ -344,7 +346,13 @@ class Server:
         self.rejections.tick(now)
         for connection in list(self.connections):
             connection.check_deadline(now)
+        self._flush_log()
         self._ticker = self.loop.call_later(TICK_S, self._tick)
+
+    def _flush_log(self) -> None:
+        """Whoever reads the log may have begun again."""
+        for stream in sink.STREAMS:
+            stream.flush()
 
 
 _NO_TEXT = b"\xff"

@@ -12,6 +12,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
 from ..errors import ScorerStartError
+from ..telemetry import sink
 from .app import FrontApplication
 from .server import Server
 
@@ -47,6 +48,7 @@ class FrontWorker(Worker):  # type: ignore[misc]
     def run(self) -> None:
         exit_code = self.loop.run_until_complete(self._serve())
         self.loop.close()
+        sink.drain(sink.LAST_WORDS_S)
         sys.exit(exit_code)
 
     async def _serve(self) -> int:

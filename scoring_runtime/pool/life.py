@@ -19,6 +19,7 @@ from typing import Any
 
 from ..errors import ScorerStartError
 from ..scorer import frames
+from ..telemetry.sink import STREAMS
 from . import ready
 from .channel import Channel
 from .launch import LaunchPlan, describe_exit
@@ -103,7 +104,7 @@ class Life:
         self._progress = launched.wires.progress
         self._channel = Channel(self._on_frame, self._on_channel_closed)
         self._outputs = [
-            OutputPipe(loop, ours, 1 + index, tap and functools.partial(tap, 2 * number + index))
+            OutputPipe(loop, ours, STREAMS[index], tap and functools.partial(tap, 2 * number + index))
             for index, ours in enumerate(launched.wires.outputs)
         ]
         self._child.watch(self._on_ended)

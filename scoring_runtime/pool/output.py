@@ -1,13 +1,15 @@
 """What a scorer prints, on its way to the container's log: in whole lines, whoever else prints at the same time."""
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Callable
+
+from ..telemetry.sink import Sink
 
 READ_BYTES = 65536
 MAX_LINE_BYTES = 1 << 20
 """A line that is longer is passed on in parts."""
+LOOK_AGAIN_S = 0.01
 
 
 class LineCutter:
@@ -32,14 +34,18 @@ class LineCutter:
 
 
 class OutputPipe:
-    """Copies one pipe of a scorer to a descriptor of ours, from the event loop. `tap` sees the whole lines, too."""
+    """Copies one pipe of a scorer to a sink, from the event loop. `tap` sees the whole lines, too.
+
+    While the sink is crowded nothing is read, and a scorer that prints on has to wait. That ends soon, whether the log is
+    read or not: then the sink drops what is too much, and run() goes on.
+    """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, source: int, target: int, tap: Callable[[bytes], None] | None = None
+        self, loop: asyncio.AbstractEventLoop, source: int, sink: Sink, tap: Callable[[bytes], None] | None = None
     ) -> None:
         self._loop = loop
         self._source = source
-        self._target = target
+        self._sink = sink
         self._tap = tap
         self._cutter = LineCutter()
         self._open = True
@@ -57,6 +63,18 @@ class OutputPipe:
 
     def _on_readable(self) -> None:
         self._copy()
+        if self._open and self._sink.crowded:
+            self._loop.remove_reader(self._source)
+            self._loop.call_later(LOOK_AGAIN_S, self._look_again)
+
+    def _look_again(self) -> None:
+        if not self._open:
+            return
+        self._sink.flush()
+        if self._sink.crowded:
+            self._loop.call_later(LOOK_AGAIN_S, self._look_again)
+        else:
+            self._loop.add_reader(self._source, self._on_readable)
 
     def _copy(self) -> bool:
         """Copy one piece; False when there is none now."""
@@ -79,7 +97,5 @@ class OutputPipe:
     def _write(self, data: bytes) -> None:
         if self._tap is not None:
             self._tap(data)
-        # A log that nobody reads any more, or a full disk, must not take the server down.
-        with contextlib.suppress(OSError):
-            while data:
-                data = data[os.write(self._target, data) :]
+        if data:
+            self._sink.write(data)

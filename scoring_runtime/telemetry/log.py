@@ -1,7 +1,6 @@
 """Where the server's own log lines go and what they look like."""
 
 import logging
-import sys
 import time
 
 from gunicorn.glogging import Logger as GunicornLogger
@@ -9,6 +8,7 @@ from gunicorn.glogging import Logger as GunicornLogger
 from .. import __version__
 from ..settings import Settings
 from ..target import Target
+from . import sink
 
 
 class LineFormatter(logging.Formatter):
@@ -24,9 +24,23 @@ class LineFormatter(logging.Formatter):
         return super().format(record)
 
 
+class SinkHandler(logging.Handler):
+    """Writes records to a sink: the caller never waits for who reads them."""
+
+    def __init__(self, target: sink.Sink) -> None:
+        super().__init__()
+        self._sink = target
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._sink.write((self.format(record) + "\n").encode("utf-8", "backslashreplace"))
+        except Exception:  # noqa: BLE001 - as logging's own handlers: a log line fails nothing
+            self.handleError(record)
+
+
 def configure(level: str) -> None:
-    """One handler on stdout for the server's loggers, each record in one write."""
-    handler = logging.StreamHandler(sys.stdout)
+    """One handler on stdout for the server's loggers."""
+    handler = SinkHandler(sink.STDOUT)
     handler.setFormatter(LineFormatter())
     for name in ("scoring_runtime", "azmlinfsrv", "gunicorn.error", "asyncio"):
         logger = logging.getLogger(name)

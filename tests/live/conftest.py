@@ -77,7 +77,13 @@ class Server:
     """A running server."""
 
     def __init__(
-        self, arguments: Sequence[str], folder: Path, environ: dict[str, str] | None, command: Sequence[str], port: int
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environ: dict[str, str] | None,
+        command: Sequence[str],
+        port: int,
+        output: int | None = None,
     ) -> None:
         self.mark = uuid.uuid4().hex
         self.port = port or pick_port()
@@ -90,7 +96,7 @@ class Server:
                 cwd=folder,
                 env=environment(self.mark, {"SCORING_DRAIN_GRACE_S": "0.1"} | (environ or {})),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=log if output is None else output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # so that a test can press Ctrl-C without hitting itself
             )
@@ -201,7 +207,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
     """`with serve(target, "--scorers", "2") as server:` starts a server; at the end it must stop well and leave nothing.
 
     ready=False: do not wait until it is ready. folder: its working directory. command: before the target. port: any free
-    one, unless given.
+    one, unless given. output: a descriptor for what it prints.
     """
 
     @contextmanager
@@ -213,8 +219,10 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
         environ: Any = None,
         command: Sequence[str] = (*COMMAND, "serve"),
         port: int = 0,
+        output: int | None = None,
     ) -> Iterator[Server]:
-        server = Server([str(target), *flags], folder or tmp_path_factory.mktemp("server"), environ, command, port)
+        folder = folder or tmp_path_factory.mktemp("server")
+        server = Server([str(target), *flags], folder, environ, command, port, output)
         _shown.append(server)
         try:
             if ready:
