@@ -180,6 +180,14 @@ class Settings:
         "SCORING_TIMEOUT_MS",
     )
 
+    max_scorer_memory_mb: int = _row(
+        0,
+        _whole_number(0, 1 << 30),
+        "MIB",
+        "most memory that a scorer, or a process that it started, may hold, or it is restarted; 0 for no limit",
+        "SCORING_MAX_SCORER_MEMORY_MB",
+    )
+
     # The waiting line
     max_queued_requests: int = _row(
         2048, _whole_number(1, 1_000_000), "N", "most requests that wait for a scorer", "SCORING_MAX_QUEUED_REQUESTS"

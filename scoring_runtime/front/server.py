@@ -104,6 +104,8 @@ class Server:
             on_boot_failed=self._boot_failed,
             on_ended=self._ended.set,
             on_output=self.insights.printed if self.insights is not None else None,
+            max_memory_bytes=settings.max_scorer_memory_mb << 20,
+            endings=self.metrics.scorer_ends,
         )
         self.scoring.attach(self.pool)
         self._on_boot_failed = on_boot_failed
@@ -310,6 +312,10 @@ class Server:
             "scoring_scorers_live": ("Scorers that can take requests.", float(self.pool.live)),
             "scoring_scorers": ("Scorers that there should be.", float(self.pool.size)),
             "scoring_scorer_restarts": ("Scorers that ended and were started again.", float(self.pool.restarts)),
+            "scoring_scorer_failures_in_a_row": (
+                "Most lives in a row, of any scorer, that ended too soon.",
+                float(self.pool.failures_in_a_row),
+            ),
             "scoring_queue_requests": ("Requests that wait for a scorer.", float(queue.count)),
             "scoring_queue_bytes": ("Bytes of the requests that wait.", float(queue.size_bytes)),
             "scoring_connections": ("Open connections.", float(len(self.connections))),

@@ -26,6 +26,7 @@ from .launch import LaunchPlan, describe_exit
 from .launcher import Launched
 from .output import OutputPipe
 from .probe import ended_early, start_timeout
+from .vitals import STOPPED_S, Watch
 
 logger = logging.getLogger("scoring_runtime.pool")
 
@@ -73,6 +74,17 @@ _DRAIN_LINGER_S = 2.0
 """How long a process that was told to end may take for its exit handlers, or for its own handler of SIGTERM."""
 
 
+class Ending(enum.StrEnum):
+    """Why a process ended, as the metrics count it."""
+
+    EXITED = "exited"
+    KILLED = "killed"  # by a signal that is not ours, or with the process that it was forked from
+    TIMED_OUT = "timed_out"
+    MEMORY = "memory"
+    STOPPED = "stopped"
+    START_FAILED = "start_failed"
+
+
 class Life:
     """Watch it get ready, live and end. Subclasses say what else they talk about with it, and hear of its end."""
 
@@ -84,6 +96,7 @@ class Life:
         launched: Launched,
         loop: asyncio.AbstractEventLoop,
         tap: Callable[[int, bytes], None] | None = None,
+        max_memory_bytes: int = 0,
     ) -> None:
         self.number = number
         self.pid = launched.child.pid
@@ -91,14 +104,16 @@ class Life:
         self.state = State.STARTING
         self.info: dict[str, Any] = {}
         self.start_error: ScorerStartError | None = None
-        self.timed_out = False
         self._plan = plan
         self._loop = loop
         self._child = launched.child
         self._deadline = float("inf")
         self._timeout_s = 0.0
+        self._vitals = Watch(self.pid, max_memory_bytes)
+        self._max_memory_bytes = max_memory_bytes
         self._exit_text: str | None = None
-        self._killed = False  # by us
+        self._killed_why: str | None = None  # by us
+        self._ending: Ending | None = None
         self._gone = False  # it has ended, and its pid will be free
         self._closed = False
         self._progress = launched.wires.progress
@@ -140,23 +155,35 @@ class Life:
         """It has nothing to finish."""
         return True
 
-    def kill(self, why: str, level: int = logging.ERROR) -> None:
-        """End it now, with everything it started."""
-        if not self._gone:
-            self._killed = True
-            logger.log(level, "%s is killed: %s.", self.name, why)
-            self._signal_group(signal.SIGKILL)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)  # a fork of a moment ago has no group of its own yet
+    def kill(self, why: str, ending: Ending | None = None) -> None:
+        """End it now, with everything it started. ending: what that counts as; None when it is no fault of its own."""
+        if self._gone or self._killed_why is not None:
+            return
+        self._killed_why = why
+        self._ending = ending
+        if ending is None:
+            logger.info("%s is killed: %s.", self.name, why)
+        self._signal_group(signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)  # a fork of a moment ago has no group of its own yet
 
-    def check_deadline(self, now: float) -> None:
-        """Kill it if it missed its deadline."""
+    def check(self, now: float) -> None:
+        """Kill it if it missed its deadline, is stopped, or holds too much memory."""
+        vitals = self._vitals
+        vitals.look(now)
         if now >= self._deadline:
             self._deadline = float("inf")
-            self.timed_out = True
             if self.state is State.STARTING:
                 self.start_error = start_timeout(self._plan, self._timeout_s)
-            self.kill(f"it took longer than {self._timeout_s:g} s")
+            self.kill(f"it took longer than {self._timeout_s:g} s", Ending.TIMED_OUT)
+        elif vitals.stopped_s >= STOPPED_S:
+            self.kill(f"it had been stopped (SIGSTOP) for {vitals.stopped_s:.1f} s", Ending.STOPPED)
+        elif vitals.excess_bytes:
+            self.kill(
+                f"it held {vitals.excess_bytes >> 20} MiB of memory; --max-scorer-memory-mb allows "
+                f"{self._max_memory_bytes >> 20}",
+                Ending.MEMORY,
+            )
 
     # What the process does
 
@@ -201,10 +228,12 @@ class Life:
         self._child.reap(self._on_reaped)
 
     def _on_reaped(self, returncode: int | None) -> None:
-        if self._killed and (returncode is None or returncode < 0):
-            self._exit_text = "was killed by the server"
+        signalled = returncode is None or returncode < 0
+        if self._killed_why is not None and signalled:
+            self._exit_text = f"was killed by the server: {self._killed_why}"
         else:
             self._exit_text = describe_exit(returncode)
+            self._ending = Ending.KILLED if signalled else Ending.EXITED
         if self._closed:
             self._finish()
         else:
@@ -226,6 +255,16 @@ class Life:
     def exit_text(self) -> str:
         """How it ended, in words."""
         return self._exit_text or "has not ended"
+
+    @property
+    def ending(self) -> Ending:
+        """Why it ended."""
+        return Ending.START_FAILED if self.start_error is not None else self._ending or Ending.KILLED
+
+    @property
+    def timed_out(self) -> bool:
+        """It was killed because it missed a deadline."""
+        return self._ending is Ending.TIMED_OUT
 
     # The shell
 

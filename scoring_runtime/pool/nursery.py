@@ -105,7 +105,7 @@ class Nursery:
 
     def check(self, now: float) -> None:
         if self._process is not None:
-            self._process.check_deadline(now)
+            self._process.check(now)
 
     def describe(self) -> list[str]:
         process = self._process
@@ -117,7 +117,7 @@ class Nursery:
 
     def kill(self, why: str) -> None:
         if self._process is not None:
-            self._process.kill(why, logging.INFO)
+            self._process.kill(why)
 
     @property
     def empty(self) -> bool:

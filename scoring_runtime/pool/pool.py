@@ -4,30 +4,20 @@ import asyncio
 import functools
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from ..dispatch.queue import Ticket
 from ..errors import ScorerStartError
 from . import nursery
+from .back_off import BackOff
 from .launch import LaunchPlan
 from .launcher import Launched
-from .life import State
+from .life import Ending, State
 from .process import Ids, Reply, Scorer
 
 logger = logging.getLogger("scoring_runtime.pool")
-
-STABLE_AFTER_S = 10.0
-"""A scorer that lived this long has shown that it can: its next restart is at once."""
-FIRST_BACK_OFF_S = 0.25
-LONGEST_BACK_OFF_S = 30.0
-
-
-def back_off_s(failures: int) -> float:
-    """The wait before a restart, after `failures` lives in a row that were too short."""
-    if failures <= 1:
-        return 0.0
-    return min(LONGEST_BACK_OFF_S, FIRST_BACK_OFF_S * 2.0 ** (failures - 2))
 
 
 class _Seat:
@@ -35,9 +25,24 @@ class _Seat:
 
     def __init__(self) -> None:
         self.scorer: Scorer | None = None
-        self.failures = 0
+        self.back_off = BackOff()
         self.ready_at = float("inf")
+        self.restart_at = 0.0
         self.last_error = ""
+
+    def describe(self, now: float) -> str:
+        """In a line, for a person."""
+        scorer = self.scorer
+        if scorer is not None:
+            text = f"{scorer.state.value} (pid {scorer.pid})"
+        elif self.restart_at > now:
+            text = f"restart in {self.restart_at - now:.1f} s"
+        else:
+            text = "starting"
+        if self.last_error:
+            row = self.back_off.in_a_row
+            text += f"; before{f', {row} times in a row' if row > 1 else ''}: {self.last_error}"
+        return text
 
 
 class Pool:
@@ -48,6 +53,7 @@ class Pool:
     on_unsettled: tickets of a scorer that ended, each with whether it may have run.
     on_boot_failed: a scorer could not load before the pool was ready for the first time. on_ended: a process is gone.
     on_output: a scorer wrote whole lines; the number tells its pipes apart.
+    max_memory_bytes: a scorer that holds more is killed; 0 for any size. endings: counts, by reason, why scorers ended.
     """
 
     def __init__(
@@ -65,6 +71,8 @@ class Pool:
         on_boot_failed: Callable[[ScorerStartError], None],
         on_ended: Callable[[], None],
         on_output: Callable[[int, bytes], None] | None = None,
+        max_memory_bytes: int = 0,
+        endings: Counter[str] | None = None,
     ) -> None:
         self._plan = plan
         self._start_timeout_s = start_timeout_s
@@ -76,6 +84,8 @@ class Pool:
         self._on_boot_failed = on_boot_failed
         self._on_ended = on_ended
         self._on_output = on_output
+        self._max_memory_bytes = max_memory_bytes
+        self._endings = Counter() if endings is None else endings
         self._launcher = nursery.choose(plan, start_timeout_s, loop, on_ended, on_output)
         self._seats = [_Seat() for _ in range(size)]
         self._numbers = itertools.count(1)
@@ -86,7 +96,6 @@ class Pool:
         self._reported: ScorerStartError | None = None
         self.idle: list[Scorer] = []
         self.info: dict[str, Any] = {}
-        self.restarts = 0
 
     def start(self) -> None:
         """Start all scorers; returns at once."""
@@ -117,23 +126,26 @@ class Pool:
 
     def describe(self) -> list[str]:
         """One line for each scorer, for a person."""
-        lines = []
-        for index, seat in enumerate(self._seats, 1):
-            scorer = seat.scorer
-            line = (
-                f"scorer {index}: {scorer.state.value} (pid {scorer.pid})" if scorer else f"scorer {index}: restarting"
-            )
-            if seat.last_error:
-                line += f"; before: {seat.last_error}"
-            lines.append(line)
+        now = self._loop.time()
+        lines = [f"scorer {index}: {seat.describe(now)}" for index, seat in enumerate(self._seats, 1)]
         return lines + self._launcher.describe()
 
+    @property
+    def restarts(self) -> int:
+        """How often a scorer had to be replaced."""
+        return sum(self._endings.values())
+
+    @property
+    def failures_in_a_row(self) -> int:
+        """The most lives in a row, of any place, that ended too soon."""
+        return max(seat.back_off.in_a_row for seat in self._seats)
+
     def tick(self, now: float) -> None:
-        """Kill what missed a deadline. To be called a few times a second."""
+        """Kill what missed a deadline, is stopped or too large. To be called a few times a second."""
         self._launcher.check(now)
         for seat in self._seats:
             if seat.scorer is not None:
-                seat.scorer.check_deadline(now)
+                seat.scorer.check(now)
 
     def drain(self) -> None:
         """No restarts any more; every scorer ends when it is done with what it has."""
@@ -155,7 +167,7 @@ class Pool:
         self.idle.clear()
         for seat in self._seats:
             if seat.scorer is not None:
-                seat.scorer.kill(why, logging.INFO)
+                seat.scorer.kill(why)
         self._launcher.kill(why)
 
     # What scorers tell
@@ -204,25 +216,26 @@ class Pool:
                 or ScorerStartError(f"{self._plan.target}: the scorer {scorer.exit_text} after it had loaded.")
             )
             return
-        self._restart_later(seat, scorer)
-
-    def _restart_later(self, seat: _Seat, scorer: Scorer) -> None:
-        stable = self._loop.time() - seat.ready_at >= STABLE_AFTER_S
-        seat.failures = 1 if stable else seat.failures + 1
-        seat.ready_at = float("inf")
-        delay_s = back_off_s(seat.failures)
+        self._endings[scorer.ending] += 1
+        if unsettled:
+            delay_s = seat.back_off.crashed(scorer.answered)
+        else:
+            delay_s = seat.back_off.ended(max(0.0, self._loop.time() - seat.ready_at))
         error = scorer.start_error
         seat.last_error = error.message if error else scorer.exit_text
         logger.error(
-            "Scorer %d (pid %d) %s; restart in %.2f s (%d in a row).%s",
-            scorer.number,
-            scorer.pid,
+            "%s %s; restart in %.2f s (%d in a row).%s",
+            scorer.name,
             scorer.exit_text,
             delay_s,
-            seat.failures,
+            seat.back_off.in_a_row,
             f"\n{error.report()}" if error else "",
         )
-        self.restarts += 1
+        self._start_later(seat, delay_s)
+
+    def _start_later(self, seat: _Seat, delay_s: float) -> None:
+        seat.ready_at = float("inf")
+        seat.restart_at = self._loop.time() + delay_s
         self._loop.call_later(delay_s, self._start, seat)
 
     def _start(self, seat: _Seat) -> None:
@@ -233,7 +246,8 @@ class Pool:
         if isinstance(outcome, ScorerStartError):
             self._start_failed(seat, outcome)
             return
-        seat.scorer = Scorer(next(self._numbers), self._plan, outcome, self, self._ids, self._loop, self._on_output)
+        number, limit = next(self._numbers), self._max_memory_bytes
+        seat.scorer = Scorer(number, self._plan, outcome, self, self._ids, self._loop, self._on_output, limit)
         seat.scorer.expect_ready(self._start_timeout_s)
 
     def _start_failed(self, seat: _Seat, error: ScorerStartError) -> None:
@@ -243,11 +257,15 @@ class Pool:
             self._draining = True
             self._loop.call_soon(self._on_boot_failed, error)
             return
-        seat.failures += 1
+        self._endings[Ending.START_FAILED] += 1
+        delay_s = seat.back_off.not_launched()
         seat.last_error = error.message
-        logger.error("%s", error.message if error is self._reported else error.report())
-        self._reported = error  # several seats may have waited for the same start
-        self._loop.call_later(back_off_s(seat.failures + 1), self._start, seat)
+        text = error.message if error is self._reported else error.report()
+        self._reported = error  # several places may have waited for the same start
+        logger.error(
+            "No scorer was started; next try in %.2f s (%d in a row).\n%s", delay_s, seat.back_off.in_a_row, text
+        )
+        self._start_later(seat, delay_s)
 
     def _seat_of(self, scorer: Scorer) -> _Seat:
         return next(seat for seat in self._seats if seat.scorer is scorer)

@@ -60,8 +60,10 @@ class Scorer(Life):
         ids: "Ids",
         loop: asyncio.AbstractEventLoop,
         tap: Callable[[int, bytes], None] | None = None,
+        max_memory_bytes: int = 0,
     ) -> None:
-        super().__init__(number, f"Scorer {number}", plan, launched, loop, tap)
+        super().__init__(number, f"Scorer {number}", plan, launched, loop, tap, max_memory_bytes)
+        self.answered = False  # anything
         self.frame_count = 0
         self.in_flight: dict[int, Ticket] = {}
         self.streamed = False  # a reply of the present frame came in pieces, at its client's pace
@@ -112,10 +114,23 @@ class Scorer(Life):
         self._owner.scorer_ready(self)
 
     def on_ended(self) -> None:
+        self._settle_kept()
         begun = self._progress.read()
         unsettled = [(ticket, number <= begun) for number, ticket in self.in_flight.items()]
         self.in_flight = {}
         self._owner.scorer_ended(self, unsettled)
+
+    def _settle_kept(self) -> None:
+        """What it had answered, but not sent yet, when a request took it down."""
+        try:
+            kept = self._progress.kept()
+        except ValueError:  # user code may have written there: then nothing is known of it
+            return
+        for reply in kept:
+            ticket = self.in_flight.get(reply[0])
+            if ticket is not None and not reply[2] & _PIECE_FLAGS:
+                self._owner.scorer_replied(self, [(ticket, reply)], 0)
+                del self.in_flight[reply[0]]
 
     def _on_frame(self, frame: frames.Frame) -> None:
         if frame.kind == frames.REPLIES:
@@ -140,6 +155,7 @@ class Scorer(Life):
         else:
             for reply in replies:
                 in_flight.pop(reply[0], None)
+        self.answered = True
         self._owner.scorer_replied(self, settled, frame.busy_us)
         self._after_replies()
 
@@ -155,6 +171,7 @@ class Scorer(Life):
             self._deadline = float("inf")  # it waits to be pulled: the client's pace is the connection's business
         else:
             self._streaming = 0
+            self.answered = True
             del self.in_flight[number]
         self._owner.scorer_streamed(self, ticket, reply)
         self._after_replies()

@@ -50,12 +50,16 @@ class ChannelClosedError(Exception):
 
 
 class Outbox:
-    """Collects the replies of one frame and writes them when they are due."""
+    """Collects the replies of one frame and writes them when they are due.
+
+    progress: outlives this process; None for an engine whose requests may be run again.
+    """
 
     def __init__(self, channel: "Channel", progress: Optional[Progress]) -> None:
         self._channel = channel
         self._progress = progress
         self._replies: List[Tuple[int, int, int, int, bytes, frames.Blob]] = []  # as frames.Reply
+        self._kept = 0  # so many of them lie where they outlive us
         self._bytes = 0
         self._frame_began = 0.0
         self._flushed = 0.0
@@ -67,8 +71,16 @@ class Outbox:
 
     def begin(self, request_id: int) -> None:
         """Called by engines that are not idempotent, before anything of the request runs."""
-        if self._progress is not None:
-            self._progress.mark(request_id)
+        progress = self._progress
+        if progress is None:
+            return
+        replies = self._replies
+        while self._kept < len(replies):
+            if not progress.keep(*replies[self._kept]):
+                self.flush()
+                break
+            self._kept += 1
+        progress.mark(request_id)
 
     def add(  # positional: this is the hot path
         self, request_id: int, status: int, body: frames.Blob, head: bytes = b"", flags: int = 0, run_us: int = 0
@@ -77,7 +89,8 @@ class Outbox:
         size = len(body)
         if size > MAX_REPLY_BYTES:
             raise frames.FrameError("a reply of %d bytes is over the limit of %d" % (size, MAX_REPLY_BYTES))
-        self._replies.append((request_id, status, flags, min(run_us, frames.MAX_U32), head, body))
+        run_us = min(run_us, frames.MAX_U32)
+        self._replies.append((request_id, status, flags, run_us, head, body))
         self._bytes += size
         if self._bytes > FLUSH_BYTES:
             self.flush()
@@ -152,6 +165,9 @@ class Outbox:
         replies, self._replies = self._replies, []
         self._bytes = 0
         self._channel.send(frames.encode_replies(replies, busy_us))
+        if self._kept:
+            self._kept = 0
+            self._progress.forget()  # type: ignore[union-attr]  # it has kept them
         self._flushed = now
 
 
@@ -261,7 +277,8 @@ def _say(channel: Channel, kind: int, message: Dict[str, Any]) -> None:
 
 def serve(channel: Channel, engine: Any, progress: Optional[Progress]) -> None:
     """Answer frames until the front closes the channel."""
-    outbox = Outbox(channel, progress)
+    # What may be run again needs neither marks nor copies of replies.
+    outbox = Outbox(channel, None if engine.info.get("idempotent") else progress)
     while True:
         frame = channel.receive()
         if frame is None:

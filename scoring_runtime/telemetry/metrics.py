@@ -19,6 +19,9 @@ DURATION_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
+SCORER_ENDS = ("exited", "killed", "timed_out", "memory", "stopped", "start_failed")
+
+
 class Histogram:
     """Counts by upper bound, and the sum."""
 
@@ -66,6 +69,7 @@ class Metrics:
         self.cancelled = 0
         self.refused: Counter[str] = Counter()  # at the door of the waiting line, by limit
         self.expired: Counter[str] = Counter()  # after they had joined it, by limit
+        self.scorer_ends: Counter[str] = Counter(dict.fromkeys(SCORER_ENDS, 0))  # by reason
 
     def failed(self, error: "RequestError") -> None:
         """An error of the server's own goes out."""
@@ -81,7 +85,10 @@ class Metrics:
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Metrics":
         other = Metrics()
-        for name in ("score_status", "errors", "duration_s", "batch_size", "cancelled", "refused", "expired"):
+        for name in (
+            *("score_status", "errors", "duration_s", "batch_size", "cancelled"),
+            *("refused", "expired", "scorer_ends"),
+        ):
             setattr(other, name, copy.deepcopy(getattr(self, name), memo))
         return other
 
@@ -115,6 +122,12 @@ class _Collector:
                 family.add_metric([limit], count)
             yield family
         yield CounterMetricFamily("scoring_cancelled", "Requests whose client went away.", value=metrics.cancelled)
+        ended = CounterMetricFamily(
+            "scoring_scorer_ends", "Scorers that ended and had to be replaced.", labels=["reason"]
+        )
+        for reason, count in metrics.scorer_ends.items():
+            ended.add_metric([reason], count)
+        yield ended
         yield metrics.duration_s.family(
             "scoring_request_duration_seconds", "From the last byte in to the first byte out."
         )

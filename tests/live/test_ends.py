@@ -386,9 +386,7 @@ def test_a_request_that_ends_its_process_fails_alone(script, serve, connect):
     failed = {number for number, answer in load.answers.items() if answer.status != 200}
     for number, answer in load.answers.items():
         assert answer.json == (LOST if number in failed else {"number": number})
-    # What had run beside it, and whose answer was not sent yet, cannot be told from what had begun.
-    assert failed >= poison
-    assert len(failed) <= len(poison) * CONNECTIONS
+    assert failed == poison  # what had run beside it has its answer, sent or not
 
 
 HANGS = """
@@ -423,3 +421,52 @@ def test_a_run_that_takes_too_long_delays_nobody(kind, survives, message, script
     assert message in (None, late.result().json)
     assert late.result().json["message"]
     assert answers > 10
+
+
+STOPS_AND_GROWS = """
+import json, os, time
+def init(): pass
+def run(data):
+    number = json.loads(data)["number"]
+    if number == 50:
+        os.kill(os.getpid(), 19)
+    if number == 100:
+        hoard = []
+        while True:
+            hoard.append(bytearray(b"x") * (4 << 20))
+            time.sleep(0.001)
+    return {"number": number}
+"""
+
+
+def test_a_request_that_stops_its_process_or_grows_for_ever_fails_alone(script, serve, connect):
+    with serve(script(STOPS_AND_GROWS), "--scorers", "2", "--max-scorer-memory-mb", "200") as server:
+        load = Load(server, connect, encode_number)
+        load.run(lambda: load.await_more(2000))
+        metrics = server.get("/metrics").body.decode()
+        assert 'scoring_scorer_ends_total{reason="stopped"} 1.0' in metrics
+        assert 'scoring_scorer_ends_total{reason="memory"} 1.0' in metrics
+        assert 'scoring_scorer_ends_total{reason="exited"} 0.0' in metrics
+        assert "--max-scorer-memory-mb allows 200" in server.log
+
+    assert not load.unanswered
+    for number, answer in load.answers.items():
+        assert answer.json == (LOST if number in (50, 100) else {"number": number})
+
+
+def test_a_client_that_sends_poison_without_pause_keeps_nobody_waiting_long(script, serve, background):
+    text = POISON.replace("number in (100, 200, 300)", "number < 0")
+    with serve(script(text), "--scorers", "1") as server:
+        stop = False
+
+        def poison() -> set[int]:
+            return {server.score(encode_number(-1)).status for _ in iter(lambda: stop, True)}
+
+        poisoning = background.submit(poison)
+        for number in range(10):
+            assert server.score(encode_number(number)).json == {"number": number}
+        stop = True
+        assert poisoning.result() == {500}
+        waits_s = [float(wait) for wait in re.findall(r"restart in ([\d.]+) s", server.log)]
+        assert waits_s
+        assert max(waits_s) <= 1.0

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -50,13 +51,16 @@ class Request(Ticket):
 class Crew:
     """A pool, and what it has told."""
 
-    def __init__(self, plan: LaunchPlan, size: int, first_boot: bool, start_timeout_s: float) -> None:
+    def __init__(
+        self, plan: LaunchPlan, size: int, first_boot: bool, start_timeout_s: float, max_memory_bytes: int = 0
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.unsettled: list[tuple[Ticket, bool]] = []
         self.ended: list[Scorer] = []
         self.boot_errors: list[ScorerStartError] = []
         self.settled_count = 0
         self.busy_us: list[int] = []
+        self.endings: Counter[str] = Counter()
         self._changed = asyncio.Event()
         self.pool = Pool(
             plan,
@@ -70,6 +74,8 @@ class Crew:
             on_unsettled=self._on_unsettled,
             on_boot_failed=self._on_boot_failed,
             on_ended=self._changed.set,
+            max_memory_bytes=max_memory_bytes,
+            endings=self.endings,
         )
 
     async def until(self, condition: Callable[[], Any]) -> None:
@@ -221,9 +227,13 @@ def crew() -> Callable[..., contextlib.AbstractAsyncContextManager[Crew]]:
 
     @contextlib.asynccontextmanager
     async def started(
-        plan: LaunchPlan, size: int = 1, first_boot: bool = True, start_timeout_s: float = 300.0
+        plan: LaunchPlan,
+        size: int = 1,
+        first_boot: bool = True,
+        start_timeout_s: float = 300.0,
+        max_memory_bytes: int = 0,
     ) -> AsyncIterator[Crew]:
-        crew = Crew(plan, size, first_boot, start_timeout_s)
+        crew = Crew(plan, size, first_boot, start_timeout_s, max_memory_bytes)
         crew.pool.start()
         try:
             yield crew

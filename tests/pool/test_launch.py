@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from scoring_runtime.errors import ConfigurationError, ScorerStartError
+from scoring_runtime.pool.back_off import FIRST_BACK_OFF_S, LONGEST_BACK_OFF_S, back_off_s
 from scoring_runtime.pool.launch import LaunchPlan, describe_exit, launch, plan, user_python
-from scoring_runtime.pool.pool import FIRST_BACK_OFF_S, LONGEST_BACK_OFF_S, back_off_s
 from scoring_runtime.settings import Settings
 from scoring_runtime.target import Target
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from scoring_runtime.pool.back_off import FIRST_BACK_OFF_S
 from scoring_runtime.pool.life import State
-from scoring_runtime.pool.pool import FIRST_BACK_OFF_S
 
 ECHO = """
     def init():

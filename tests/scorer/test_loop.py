@@ -349,9 +349,17 @@ def test_it_serves_until_the_channel_is_closed(ends):
     front.shutdown(socket.SHUT_WR)
     engine = Echo()
     marks: list[int] = []
-    loop.serve(channel, engine, SimpleNamespace(mark=marks.append))  # type: ignore[arg-type]
+    kept: list[int] = []
+
+    def keep(number: int, *_: Any) -> bool:
+        kept.append(number)
+        return True
+
+    progress = SimpleNamespace(mark=marks.append, keep=keep, forget=lambda: kept.append(0))
+    loop.serve(channel, engine, progress)  # type: ignore[arg-type]
     assert engine.scored == [2, 1]
     assert marks == [1, 2, 3]
+    assert kept == [1, 0]  # only what waits when another request begins, and only until it is sent
     got = Decoder().feed(front.recv(1 << 16))
     assert [reply[0] for frame in got for reply in frames.decode_replies(frame)] == [1, 2, 3]
 

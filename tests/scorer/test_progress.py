@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scoring_runtime.scorer import progress
 
@@ -16,6 +18,7 @@ sys.path.insert(0, sys.argv[1])
 import progress
 mark = progress.Progress(int(sys.argv[2]))
 mark.mark(7)
+assert mark.keep(7, 200, 2, 99, b"a: b", b"answer")
 mark.mark(0x0123456789ABCDEF)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -54,20 +57,68 @@ def test_the_mark_outlives_its_writer(shared_file):
     )
     assert ended.returncode == -signal.SIGKILL
     assert front.read() == 0x0123456789ABCDEF
+    assert front.kept() == [(7, 200, 2, 99, b"a: b", b"answer")]
     front.close()
 
 
 def test_the_shared_file_has_no_name_and_is_not_inherited_by_chance(shared_file):
     assert not os.get_inheritable(shared_file)
     assert os.fstat(shared_file).st_nlink == 0
-    assert os.fstat(shared_file).st_size == 8
+    assert os.fstat(shared_file).st_size == progress.FILE_BYTES
 
 
 def test_without_memfd_an_unlinked_file_does_it(monkeypatch):
     monkeypatch.delattr(os, "memfd_create", raising=False)
     descriptor = progress.create_shared_file()
     try:
-        assert (os.fstat(descriptor).st_nlink, os.fstat(descriptor).st_size) == (0, 8)
+        assert (os.fstat(descriptor).st_nlink, os.fstat(descriptor).st_size) == (0, progress.FILE_BYTES)
         assert not os.get_inheritable(descriptor)
     finally:
         os.close(descriptor)
+
+
+REPLIES = st.lists(
+    st.tuples(
+        st.integers(1, (1 << 64) - 1),
+        st.integers(0, 65535),
+        st.integers(0, 65535),
+        st.integers(0, (1 << 32) - 1),
+        st.binary(max_size=40),
+        st.one_of(st.binary(max_size=300), st.sampled_from([b"x" * 30_000, b"y" * progress.FILE_BYTES])),
+    )
+)
+
+
+@given(st.lists(REPLIES, max_size=4), st.sampled_from([bytes, bytearray, memoryview]))
+def test_what_is_kept_is_what_was_not_forgotten(rounds, kind):
+    descriptor = progress.create_shared_file()
+    front, scorer = progress.Progress(descriptor), progress.Progress(descriptor)
+    os.close(descriptor)
+    try:
+        for replies in rounds:
+            kept = [
+                (number, status, flags, run_us, head, body)
+                for number, status, flags, run_us, head, body in replies
+                if scorer.keep(number, status, flags, run_us, head, kind(body))
+            ]
+            assert front.kept() == kept
+            assert len(kept) == len(replies) or sum(24 + len(one[4]) + len(one[5]) for one in replies) > 65_000
+            scorer.forget()
+            assert front.kept() == []
+    finally:
+        front.close()
+        scorer.close()
+
+
+@given(st.binary(min_size=1, max_size=200))
+def test_what_user_code_wrote_there_is_read_or_refused(nonsense):
+    descriptor = progress.create_shared_file()
+    front = progress.Progress(descriptor)
+    os.pwrite(descriptor, nonsense, 8)
+    os.close(descriptor)
+    try:
+        front.kept()
+    except ValueError:
+        pass
+    finally:
+        front.close()

@@ -1,0 +1,93 @@
+"""How a process fares, as Linux shows it: whether it is stopped, and how much memory it holds.
+
+Elsewhere there is nothing to read, and nothing is found.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+STOPPED_S = 1.0
+"""A process that is stopped this long (SIGSTOP, a terminal) will not go on by itself in time for anybody."""
+
+DESCENT_EVERY_S = 1.0
+"""What a process has started is looked for thread by thread: 0.7 ms where there are 64."""
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Vitals(NamedTuple):
+    """What /proc/PID/stat says."""
+
+    stopped: bool
+    """By a signal. A debugger's stop is another state, and is left alone."""
+    resident_bytes: int
+
+
+def parse(stat: bytes) -> Vitals:
+    """From the text of /proc/PID/stat. The name of the program, in brackets, may hold anything."""
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return Vitals(fields[0] == b"T", int(fields[21]) * _PAGE_BYTES)
+
+
+def read(pid: int) -> Vitals | None:
+    """None where it cannot be read: the process is gone, or this is no Linux. 10 us."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        return parse(os.read(descriptor, 4096))
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def largest_bytes(pids: Iterable[int]) -> int:
+    """The resident bytes of the largest of these processes. Not the sum: what they share would count for each of them."""
+    return max((vitals.resident_bytes for pid in pids if (vitals := read(pid))), default=0)
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """What `pid` has started, and what that has. A process whose parent has ended is not found."""
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                for child in map(int, (thread / "children").read_bytes().split()):
+                    yield child
+                    yield from descendants(child)
+
+
+class Watch:
+    """Looks at one process again and again, and at what it has started once a second.
+
+    max_memory_bytes: 0 for any size.
+    """
+
+    def __init__(self, pid: int, max_memory_bytes: int) -> None:
+        self.stopped_s = 0.0
+        """How long it has been seen to be stopped, without a break."""
+        self.excess_bytes = 0
+        """What it, or the largest of what it has started, holds, if that is above the limit; else 0."""
+        self._pid = pid
+        self._max_memory_bytes = max_memory_bytes
+        self._stopped_at = 0.0
+        self._next_descent_s = 0.0
+
+    def look(self, now: float) -> None:
+        """Find out. `now` in seconds of a monotonic clock."""
+        vitals = read(self._pid) or _NONE
+        self._stopped_at = (self._stopped_at or now) if vitals.stopped else 0.0
+        self.stopped_s = now - self._stopped_at if vitals.stopped else 0.0
+        if self._max_memory_bytes:
+            size_bytes = vitals.resident_bytes
+            if now >= self._next_descent_s:
+                self._next_descent_s = now + DESCENT_EVERY_S
+                size_bytes = max(size_bytes, largest_bytes(descendants(self._pid)))
+            self.excess_bytes = size_bytes if size_bytes > self._max_memory_bytes else 0
+
+
+_NONE = Vitals(False, 0)
