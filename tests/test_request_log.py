@@ -46,6 +46,11 @@ def test_a_header_cannot_end_its_quotes() -> None:
     assert line.endswith('"GET /x HTTP/1.0" 404 3 "a\\"b" "c\\\\"')
 
 
+def test_no_target_or_header_breaks_the_access_line() -> None:
+    (line,) = logged(lambda log: log.answered(b"::1", b"GET", b'/x?a"b', True, 404, 3, b"caf\xe9", b"\x9b31m\xff"))
+    assert line.endswith('"GET /x?a\\"b HTTP/1.0" 404 3 "caf\\xe9" "\\x9b31m\\xff"')
+
+
 def test_lines_of_one_turn_are_one_write() -> None:
     scheduled: list[Callable[[], None]] = []
     log = RequestLog(scheduled.append, clock=lambda: 0.0)

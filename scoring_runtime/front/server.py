@@ -36,6 +36,12 @@ logger = logging.getLogger("scoring_runtime.front")
 _UNTOLD = frozenset((b"/", b"/livez", b"/readyz", b"/startupz", b"/metrics"))
 """Paths that are asked for every few seconds: telemetry does not hear of them."""
 
+MAX_REFUSED_AT_A_TIME = 64
+"""Connections over the limit that are told so; those beyond are closed without a word."""
+
+OWN_DESCRIPTORS = 64
+DESCRIPTORS_OF_A_SCORER = 8
+
 TICK_S = 0.25
 """How often deadlines are looked at. Coarse on purpose: a timer for each request costs more than the request's parsing."""
 
@@ -89,6 +95,7 @@ class Server:
         self._certificates = certificates
         self.scheme = settings.scheme.encode()
         self.connections: set[Connection] = set()
+        self.max_connections = settings.max_connections
         self._ended = asyncio.Event()  # a connection or a scorer has
         self.scoring = Scoring(settings, self.metrics, loop)
         self.pool = Pool(
@@ -120,7 +127,7 @@ class Server:
 
     async def start(self, sockets: list[socket.socket]) -> None:
         """Listen on bound sockets and start the scorers; returns before they are ready."""
-        _raise_descriptor_limit()
+        self.max_connections = _connections_that_fit(self.settings.max_connections, self.settings.scorers)
         encryption: dict[str, Any] = {}
         if self._certificates is not None:
             encryption = {
@@ -203,8 +210,12 @@ class Server:
     def connection_opened(self, connection: Connection) -> Overloaded | None:
         """A client has connected; the refusal if there are too many."""
         self.connections.add(connection)
-        limit = self.settings.max_connections
-        return overloaded(limit) if len(self.connections) > limit else None
+        count, limit = len(self.connections), self.max_connections
+        if count <= limit:
+            return None
+        if count > limit + MAX_REFUSED_AT_A_TIME:
+            connection.transport.abort()  # each that is told why holds a descriptor until it has read it
+        return overloaded(limit)
 
     def connection_closed(self, connection: Connection) -> None:
         """It has gone."""
@@ -375,8 +386,17 @@ def _timed(handler: Handler) -> Handler:
     return begin
 
 
-def _raise_descriptor_limit() -> None:
-    """Each connection is a descriptor: use as many as the system grants."""
+def _connections_that_fit(wanted: int, scorers: int) -> int:
+    """Each connection is a descriptor: use as many as the system grants, but keep those that the server itself needs."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        return wanted
+    fit = max(1, hard - OWN_DESCRIPTORS - DESCRIPTORS_OF_A_SCORER * scorers - MAX_REFUSED_AT_A_TIME)
+    if fit < wanted:
+        logger.warning(
+            "At most %d connections are taken, not %d: this process may open %d files. "
+            "Raise the limit (ulimit -n, LimitNOFILE, --ulimit nofile), or lower --max-connections.", fit, wanted, hard,
+        )  # fmt: skip
+    return min(fit, wanted)

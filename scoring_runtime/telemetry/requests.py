@@ -55,7 +55,8 @@ class RequestLog:
             return
         self._turn_second()
         text = b'%b - - [%b] "%b %b HTTP/1.%d" %d %d "%b" "%b"' % (
-            peer, self._access_second, method, target, not http_10, status, length, _quoted(referer), _quoted(agent),
+            peer, self._access_second, method, target if b'"' not in target else target.replace(b'"', b'\\"'),
+            not http_10, status, length, _quoted(referer), _quoted(agent),
         )  # fmt: skip
         self._add(b"I", b"gunicorn.access", text)
 
@@ -84,5 +85,9 @@ class RequestLog:
 
 
 def _quoted(value: bytes) -> bytes:
-    """A header value that cannot end the quotes that it stands in."""
-    return value.replace(b"\\", b"\\\\").replace(b'"', b'\\"') or b"-"
+    """A header value that cannot end the quotes that it stands in, nor spoil the log's UTF-8.
+
+    The parser lets no control character pass; those of Latin-1, which steer some terminals, are written in digits.
+    """
+    value = value.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    return (value if value.isascii() else value.decode("latin-1").encode("ascii", "backslashreplace")) or b"-"
