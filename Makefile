@@ -89,6 +89,10 @@ bench-scripts: $(VENV)/.dev $(VENV)/.wheel incumbent ## The same for two scripts
 	    --json benchmarks/results/cpu-script-$$script.json $(BENCH_ARGS); \
 	done
 
+.PHONY: bench-overload
+bench-overload: $(VENV)/.dev $(VENV)/.wheel ## Goodput and times at 0.5 to 3 times the capacity
+	$(RUN) benchmarks/overload.py --json benchmarks/results/overload.json $(BENCH_ARGS)
+
 ##@ Maintain
 
 .PHONY: apt

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from scoring_runtime.scorer import frames
-from tests.front.test_connection import message, post
+
+from .test_connection import message, post
 
 LATE = "The deadline of the request passed before it was answered."
 
