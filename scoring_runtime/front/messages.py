@@ -1,5 +1,6 @@
 """Requests as they came in and responses as they go out. Prebuilt where it is the same every time."""
 
+import functools
 import json
 from email.utils import formatdate
 from http import HTTPStatus
@@ -111,7 +112,12 @@ def has_body(status: int) -> bool:
 
 def error_body(error: RequestError) -> bytes:
     """What the client reads about an error."""
-    return json.dumps({"message": error.message}).encode()
+    return _message_body(error.message)
+
+
+@functools.lru_cache(256)  # under overload the same few again and again: refusing must be cheap
+def _message_body(message: str) -> bytes:
+    return json.dumps({"message": message}).encode()
 
 
 def error_lines(error: RequestError) -> bytes:

@@ -31,6 +31,9 @@ METHODS = {name.encode(): number for name, number in frames.METHODS.items()}
 MAX_POLLS = 4
 """Looks at the sockets, at most, before what has come in is sent."""
 
+CLOSED_S = 0.05
+"""How long, at most, a refusal holds for others without another look."""
+
 FRAME_SLACK_S = 1.0
 """How much longer than run() may take a scorer may be silent before it is taken to hang."""
 
@@ -72,6 +75,10 @@ class Scoring:
         # Up to here nothing needs to be predicted for a request.
         self._roomy_count: float = settings.max_queued_requests
         self._roomy_for = (self.cost.version, 0)
+        # A refusal holds for all who come while the line is no shorter: most of an overload is refused without a look.
+        self._closed_count = 0
+        self._closed_until = 0.0
+        self._closed_by = (Limit.COUNT, 1)
 
     def attach(self, pool: Pool) -> None:
         """Who runs what waits. The pool reports to this object, so it is made after it."""
@@ -81,39 +88,49 @@ class Scoring:
         """Admit a request to the waiting line, or refuse it."""
         queue = self.queue
         now = exchange.queued_at = monotonic()
-        if queue.count >= self._roomy_count or queue.size_bytes + len(exchange.body) > self._queue_limits.max_bytes:
-            ahead = self._forecast(len(exchange.body), now)
-            limit = admission.limit_met(queue, self._queue_limits, len(exchange.body), ahead)
-            if limit is not None:
-                self._refuse(exchange, limit, ahead)
-                return
+        if (
+            queue.count >= self._roomy_count or queue.size_bytes + len(exchange.body) > self._queue_limits.max_bytes
+        ) and not self._admits(exchange, now):
+            return
         queue.push(exchange)
         if not self._pump_scheduled:
             self.pump_soon()
 
     def submit_timed(self, exchange: Exchange) -> None:
         """The same for a request that has a deadline of its own."""
-        queue = self.queue
         now = exchange.queued_at = monotonic()
-        ahead = self._forecast(len(exchange.body), now)
-        left_s = exchange.expires_at - now
-        limit = admission.limit_met(queue, self._queue_limits, len(exchange.body), ahead, left_s)
-        if limit is not None:
-            self._refuse(exchange, limit, ahead)
+        if not self._admits(exchange, now):
             return
-        queue.timed = True
-        queue.push(exchange)
+        self.queue.timed = True
+        self.queue.push(exchange)
         if not self._pump_scheduled:
             self.pump_soon()
 
-    def _refuse(self, exchange: Exchange, limit: Limit, ahead: Forecast) -> None:
-        self._metrics.refused[limit] += 1
-        retry_after_s = admission.retry_after(ahead.wait_s)
-        if limit is Limit.DEADLINE:
-            what = "The server is too busy to answer before the deadline of the request."
+    def _admits(self, exchange: Exchange, now: float) -> bool:
+        """Whether a request may join the line; it has been refused otherwise."""
+        queue = self.queue
+        if queue.count >= self._closed_count and now < self._closed_until:
+            limit, retry_after_s = self._closed_by
         else:
-            what = "The server is overloaded."
-        exchange.fail(Overloaded(f"{what} Try again in {retry_after_s} s.", retry_after_s, _SETTINGS[limit]))
+            limits = self._queue_limits
+            size_bytes = len(exchange.body)
+            ahead = self._forecast(size_bytes, now)
+            met = admission.limit_met(queue, limits, size_bytes, ahead, exchange.expires_at - now)
+            if met is None:
+                return True
+            limit, retry_after_s = self._closed_by = met, admission.retry_after(ahead.wait_s)
+            over_s = {Limit.COUNT: CLOSED_S, Limit.WAIT: ahead.wait_s - limits.max_wait_s}.get(limit, 0.0)
+            if (
+                size_bytes * queue.count <= queue.size_bytes
+            ):  # no larger than the others: what holds for it holds for all
+                self._closed_count = queue.count
+                self._closed_until = now + min(over_s, CLOSED_S)
+        self._metrics.refused[limit] += 1
+        what = "too busy to answer before the deadline of the request" if limit is Limit.DEADLINE else "overloaded"
+        exchange.fail(
+            Overloaded(f"The server is {what}. Try again in {retry_after_s} s.", retry_after_s, _SETTINGS[limit])
+        )
+        return False
 
     def pump_soon(self) -> None:
         """Dispatch as soon as what is arriving now has been read."""
