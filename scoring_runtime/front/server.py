@@ -21,8 +21,8 @@ from ..telemetry import insights, records, sink
 from ..telemetry.metrics import Metrics
 from ..telemetry.rejections import Rejections
 from ..telemetry.requests import RequestLog
-from . import deadline, messages, routes
-from .connection import Connection, overloaded
+from . import deadline, messages, refusals, routes
+from .connection import Connection
 from .contract import DEPRECATED_ID, Contract
 from .control import ControlPlane, Snapshot
 from .exchange import Exchange, Handler, RequestHead
@@ -215,7 +215,7 @@ class Server:
             return None
         if count > limit + MAX_REFUSED_AT_A_TIME:
             connection.transport.abort()  # each that is told why holds a descriptor until it has read it
-        return overloaded(limit)
+        return refusals.too_many_connections(limit)
 
     def connection_closed(self, connection: Connection) -> None:
         """It has gone."""

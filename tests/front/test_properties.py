@@ -158,6 +158,7 @@ def test_known_heads_are_really_taken(make_front):
     client.connection.parser = None  # it is not needed any more
     client.send(post(b"3"))
     front.echo()
+    assert client.connection.parser is None
     assert [response.body for response in client.responses()] == [b"1", b"2", b"3"]
 
 
