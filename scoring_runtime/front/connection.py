@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "body", "body_bytes", "closing_since", "exchanges", "fed_bytes", "head", "head_bytes", "headers", "held",
+        "body", "body_bytes", "exchanges", "expects_continue", "fed_bytes", "head", "head_bytes", "headers", "held",
         "messages", "overhead_bytes", "parser", "peer", "phase", "phase_began", "plain_head", "reading", "refusal",
         "server", "settings", "target", "transport", "write_backlog_bytes", "write_stalled_at", "writing",
     )  # fmt: skip
@@ -84,7 +84,6 @@ class Connection(asyncio.Protocol):
         self.writing = False
         self.write_stalled_at = NEVER
         self.write_backlog_bytes = 0
-        self.closing_since = NEVER
 
         # The request's that is coming in
         self.messages = 0  # that the parser has begun
@@ -95,6 +94,7 @@ class Connection(asyncio.Protocol):
         self.overhead_bytes = 0  # beside the body, since it began
         self.head = NO_HEAD
         self.plain_head = False
+        self.expects_continue = False  # the client holds its body back until it is told to send it
         self.body: list[bytes] = []
         self.body_bytes = 0
         self.refusal: RequestError | None = None
@@ -240,7 +240,15 @@ class Connection(asyncio.Protocol):
         self.plain_head = reading.plain
         self._enter(BODY)
         self.fed_bytes = self.overhead_bytes = 0
-        if reading.expects_continue and not self.exchanges and not parser.should_upgrade():
+        self.expects_continue = reading.expects_continue and not parser.should_upgrade()
+        if self.expects_continue and not self.exchanges:
+            self._continue()
+
+    def _continue(self) -> None:
+        """The answers before it are written: a client that holds its body back may send it (RFC 9110 section 10.1.1)."""
+        if self.expects_continue and self.phase is BODY and not self.transport.is_closing():
+            self.expects_continue = False
+            self._enter(BODY)  # its time begins now
             self.transport.write(messages.CONTINUE)
 
     def _admit(self, head: RequestHead, key_file: KeyFile, bodiless: bool) -> None:
@@ -251,6 +259,7 @@ class Connection(asyncio.Protocol):
             raise keys.REFUSAL
 
     def on_body(self, piece: bytes) -> None:
+        self.expects_continue = False
         self.body.append(piece)
         self.body_bytes += len(piece)
         self.fed_bytes = 0
@@ -283,6 +292,8 @@ class Connection(asyncio.Protocol):
             if self.phase is BUSY:
                 self.phase = IDLE
                 self.phase_began = self.server.now
+            else:
+                self._continue()
         else:
             exchange.response = response
             self._write_due()
@@ -328,6 +339,8 @@ class Connection(asyncio.Protocol):
             self._enter(IDLE)
             if self.server.closing:  # an answer that had begun before could not say that it is the last
                 self.transport.close()
+        elif not exchanges:
+            self._continue()
 
     def _write_first(self, exchange: Exchange) -> bool:
         """Write what there is of a response; True when that was all of it."""
@@ -353,12 +366,11 @@ class Connection(asyncio.Protocol):
     def check_deadline(self, now: float) -> None:
         """Called by the server's sweep."""
         settings = self.settings
-        if self.transport.is_closing():
+        closing = self.transport.is_closing()
+        if closing and self.write_stalled_at == NEVER:
             # The transport waits for its client to read what is left, without end: we do not.
-            self.closing_since = min(self.closing_since, now)
-            if now - self.closing_since > settings.body_timeout_s:
-                self._cut("Its client did not read its last answer", now)
-            return
+            self.write_stalled_at = now
+            self.write_backlog_bytes = self.transport.get_write_buffer_size()
         if now - self.write_stalled_at > settings.body_timeout_s:
             backlog_bytes = self.transport.get_write_buffer_size()
             read_bytes = self.write_backlog_bytes - backlog_bytes
@@ -367,18 +379,20 @@ class Connection(asyncio.Protocol):
                 return
             self.write_stalled_at = now
             self.write_backlog_bytes = backlog_bytes
+        if closing:
+            return
         if not self.reading and self.phase in (HEAD, BODY):
             self.phase_began = now  # the rest may have come: it is us who do not read
         passed_s = now - self.phase_began
         if self.phase is IDLE:
-            if passed_s > settings.keepalive_timeout_s:
+            if passed_s > settings.keepalive_timeout_s and self.write_stalled_at == NEVER:
                 self.transport.close()
         elif self.phase is HEAD:
             if passed_s > settings.head_timeout_s:
                 self._refuse(refusals.head_too_late(settings))
         elif self.phase is BODY:
             allowed_s = settings.body_timeout_s + self.body_bytes / LEAST_BYTES_PER_S
-            if passed_s > allowed_s:
+            if passed_s > allowed_s and not self.expects_continue:
                 self._refuse(refusals.body_too_late(allowed_s))
         elif self.phase is LINGER and passed_s > LINGER_S and not self.exchanges:
             self.transport.close()

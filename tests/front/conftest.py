@@ -143,12 +143,17 @@ class Wire(asyncio.Transport):
         return self.closed
 
     def close(self) -> None:
+        """What was written still goes out, as far as the client reads."""
         if not self.closed:
             self.closed = True
-            self.loop.call_soon(self._lose)
+            if not self.backlog_bytes:
+                self.loop.call_soon(self._lose)
 
     def abort(self) -> None:
         self.aborted = True
+        self.backlog_bytes = 0
+        if self.closed and not self.lost:
+            self.loop.call_soon(self._lose)
         self.close()
 
     def pause_reading(self) -> None:
@@ -165,6 +170,8 @@ class Wire(asyncio.Transport):
             self.protocol.data_received(self.arriving.popleft())
 
     def _lose(self) -> None:
+        if self.lost:
+            return
         self.lost = True
         self.protocol.connection_lost(None)
 

@@ -149,6 +149,80 @@ def test_many_connections_share_frames_and_get_their_own_answers(front):
     assert [client.response().body for client in clients] == [b"%d" % number for number in range(50)]
 
 
+def test_pipelined_answers_wait_for_a_client_that_does_not_read_and_come_whole_and_in_order(front):
+    client = front.connect().send(b"".join(post(b"%d" % number) for number in range(6)))
+    first, *others = front.taken
+    front.reply(first, b"a" * 300_000)
+    client.connection.pause_writing()
+    written = len(client.wire.sent)
+    for number, exchange in reversed(list(enumerate(others, 1))):
+        front.reply(exchange, b"%d" % number * 100_000)
+    assert len(client.wire.sent) == written, "answers are kept back while the client does not read"
+    assert not client.wire.reading
+    client.connection.resume_writing()
+    front.loop.run()
+    assert bodies(client) == [b"a" * 300_000, *(b"%d" % number * 100_000 for number in range(1, 6))]
+    assert client.send(get()).responses("POST", "POST", "POST", "POST", "POST", "POST", "GET")[-1].body == b"Healthy"
+
+
+def test_answers_are_kept_back_again_when_the_client_stops_again(front):
+    client = front.connect().send(b"".join(post(b"%d" % number) for number in range(3)))
+    client.connection.pause_writing()
+    write = client.wire.write
+
+    def write_and_stall(data: bytes) -> None:
+        write(data)
+        client.connection.pause_writing()
+
+    client.wire.write = write_and_stall
+    for exchange in front.taken:
+        front.reply(exchange, bytes(exchange.body) * 10)
+    for expected in ([b"0" * 10], [b"0" * 10, b"1" * 10], [b"0" * 10, b"1" * 10, b"2" * 10]):
+        client.connection.resume_writing()
+        assert bodies(client) == expected
+
+
+def test_a_closing_connection_whose_client_never_reads_is_aborted(make_front):
+    front = make_front(body_timeout_s=30.0)
+    client = front.connect().send(post(b"x", "Connection: close"))
+    client.wire.backlog_bytes = 1000
+    front.reply(front.taken[0], b"y" * 1000)
+    assert client.wire.closed
+    front.pass_time(0.0)
+    front.pass_time(29.0)
+    assert not client.wire.lost
+    front.pass_time(2.0)
+    assert client.wire.aborted
+    assert client.wire.lost
+    assert front.server.connections == set()
+
+
+def test_a_closing_connection_whose_client_reads_slowly_but_steadily_is_not_cut_off(make_front):
+    """It once was, as soon as the timeout had passed: the client was left with a part of its answer."""
+    front = make_front(body_timeout_s=10.0)
+    client = front.connect().send(post(b"x", "Connection: close"))
+    client.wire.backlog_bytes = 1_000_000
+    front.reply(front.taken[0])
+    front.pass_time(0.0)
+    for _ in range(10):
+        client.wire.backlog_bytes -= 50_000
+        front.pass_time(10.5)
+    assert not client.wire.aborted
+    front.pass_time(10.5)
+    assert client.wire.aborted
+
+
+def test_a_connection_whose_answer_is_still_being_read_is_not_unused(make_front):
+    front = make_front(body_timeout_s=10.0, keepalive_timeout_s=15.0)
+    client = front.ask(post(b"x"))
+    client.wire.backlog_bytes = 1_000_000
+    client.connection.pause_writing()
+    for _ in range(4):
+        client.wire.backlog_bytes -= 50_000
+        front.pass_time(10.5)
+    assert client.open
+
+
 # Bodies in chunks
 
 
@@ -182,6 +256,60 @@ def test_a_client_that_waits_to_be_told_is_told_to_continue(front):
     client.send(b"12345")
     front.echo()
     assert [(response.status, response.body) for response in client.responses()] == [(100, b""), (200, b"12345")]
+
+
+def test_a_client_that_waits_behind_its_other_requests_is_told_to_continue_when_they_are_answered(front):
+    client = front.connect()
+    client.send(post(b"1") + post(b"2") + post(b"12345", "Expect: 100-continue")[:-5])
+    first, second = front.taken
+    front.reply(second, b"two")
+    assert client.wire.sent == b""
+    front.pass_time(front.server.settings.body_timeout_s + 1)  # it is not the client that lets us wait
+    front.reply(first, b"one")
+    assert [response.status for response in client.responses()] == [200, 200, 100]
+    front.pass_time(front.server.settings.body_timeout_s - 1)
+    client.send(b"12345")
+    front.echo()
+    assert [(response.status, response.body) for response in client.responses()] == [
+        (200, b"one"),
+        (200, b"two"),
+        (100, b""),
+        (200, b"12345"),
+    ]
+    assert client.send(get()).responses("POST", "POST", "POST", "GET")[-1].body == b"Healthy"
+
+
+def test_a_client_that_waits_behind_one_request_is_told_to_continue(front):
+    client = front.connect().send(post(b"1") + post(b"12345", "Expect: 100-continue")[:-5])
+    front.echo()
+    assert [response.status for response in client.responses()] == [200, 100]
+    client.send(b"12345")
+    front.echo()
+    assert [response.status for response in client.responses()] == [200, 100, 200]
+
+
+def test_a_client_that_was_told_to_continue_and_sends_nothing_is_refused(front):
+    client = front.connect().send(post(b"1") + post(b"12345", "Expect: 100-continue")[:-5])
+    front.echo()
+    front.pass_time(front.server.settings.body_timeout_s + 1)
+    assert [response.status for response in client.responses()] == [200, 100, 408]
+
+
+def test_a_client_that_does_not_wait_to_be_told_is_not_told(front):
+    client = front.connect().send(post(b"1") + post(b"12345", "Expect: 100-continue")[:-1])
+    front.echo()
+    client.send(b"5")
+    front.echo()
+    assert [(response.status, response.body) for response in client.responses()] == [(200, b"1"), (200, b"12345")]
+
+
+def test_nobody_is_told_to_continue_on_a_connection_that_is_closed(front):
+    client = front.connect().send(post(b"1") + post(b"12345", "Expect: 100-continue")[:-5])
+    front.server.closing = True
+    front.echo()
+    assert client.responses()[0].body == b"1"
+    client.leave()
+    assert front.server.connections == set()
 
 
 def test_a_body_that_is_too_large_is_refused_instead(make_front):

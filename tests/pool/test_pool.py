@@ -1,12 +1,16 @@
 """Pools of the real script scorer: what they do, and what they do when it dies."""
 
 import asyncio
+import errno
 import os
+import resource
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
+import uvloop
 
 from scoring_runtime.pool.back_off import FIRST_BACK_OFF_S
 from scoring_runtime.pool.life import State
@@ -128,6 +132,135 @@ def test_too_few_scorers_are_not_ready(run, crew, script_plan):
             assert team.pool.started
 
     run(main())
+
+
+def test_half_of_an_odd_number_of_scorers_is_the_larger_half(run, crew, script_plan):
+    async def main() -> None:
+        async with crew(script_plan(ECHO), size=3) as team:
+            await team.ready()
+            one, two, _ = team.pool.idle
+            os.kill(one.pid, signal.SIGKILL)
+            await team.until(lambda: team.pool.live == 2)
+            assert team.pool.ready
+            await team.ready()
+            one, two, _ = team.pool.idle
+            os.kill(one.pid, signal.SIGKILL)
+            os.kill(two.pid, signal.SIGKILL)
+            await team.until(lambda: team.pool.live == 1)
+            assert not team.pool.ready
+            await team.until(lambda: team.pool.live == 2)
+            assert team.pool.ready
+
+    run(main())
+
+
+@pytest.mark.parametrize("free", [0, 1, 2, 3, 5, 8])
+def test_a_scorer_is_restarted_when_there_are_descriptors_again(run, crew, script_plan, free):
+    """So many are left when it is to be restarted: not enough for its channel, its pipes or its process."""
+    taken: list[int] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def take_all_but_a_few() -> None:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        for _ in range(free):
+            os.close(taken.pop())
+
+    def give_back() -> None:
+        while taken:
+            os.close(taken.pop())
+
+    async def main() -> None:
+        async with crew(script_plan(ECHO), size=2) as team:
+            await team.ready()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+            team.pool._on_ended = take_all_but_a_few
+            os.kill(team.pool.idle[0].pid, signal.SIGKILL)
+            async with asyncio.timeout(30):
+                while "cannot start" not in str(team.pool.describe()):  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.01)
+            assert await team.ask(b"the other one") == ['"the other one"']
+            team.pool._on_ended = team._changed.set
+            give_back()
+            await team.ready()
+            assert team.boot_errors == []
+
+    try:
+        run(main())
+    finally:
+        give_back()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+class DeafLoop(uvloop.Loop):
+    """A loop that cannot connect channels at first."""
+
+    refusals = 0
+
+    async def create_unix_connection(self, *arguments, **more):
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return await super().create_unix_connection(*arguments, **more)
+
+
+def test_a_scorer_whose_channel_cannot_be_connected_is_killed_and_replaced(crew, script_plan, caplog):
+    async def main(loop: DeafLoop) -> None:
+        async with crew(script_plan(ECHO), first_boot=False) as team:
+            loop.refusals = 1  # its scorer has begun, its channel not yet
+            (process,) = team.processes()
+            await team.ready()
+            assert team.pool.restarts == 1
+            assert not process.is_running()
+            assert await team.ask(b"x") == ['"x"']
+
+    loop = DeafLoop()
+    with caplog.at_level("ERROR", "scoring_runtime.pool"), asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(main(loop))
+    assert "cannot be reached" in caplog.text
+
+
+def test_at_the_first_start_a_channel_that_cannot_be_connected_is_reported(crew, script_plan):
+    async def main(loop: DeafLoop) -> None:
+        async with crew(script_plan(ECHO)) as team:
+            loop.refusals = 1
+            await team.until(lambda: team.boot_errors)
+            assert "while it loaded" in team.boot_errors[0].message
+
+    loop = DeafLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(main(loop))
+
+
+LEAVES_A_CONTEXT = """
+    import flask
+    from azureml_inference_server_http.api.aml_request import rawhttp
+
+    app = flask.Flask("another")
+
+    def init():
+        pass
+
+    @rawhttp
+    def run(request):
+        data = request.get_data().decode()
+        if data == "leave":
+            app.test_request_context("/").push()
+        return data
+"""
+
+
+def test_a_context_that_run_left_behind_does_not_change_its_answer(run, crew, script_plan, capfd):
+    async def main() -> None:
+        async with crew(script_plan(LEAVES_A_CONTEXT)) as team:
+            await team.ready()
+            assert await team.ask(b"leave", b"after") == ['"leave"', '"after"']
+            assert await team.ask(b"later") == ['"later"']
+            assert team.pool.restarts == 0
+
+    run(main())
+    assert capfd.readouterr().out.count("Popped wrong") == 1
 
 
 def test_a_scorer_that_dies_again_and_again_is_restarted_later_and_later(run, crew, script_plan):
