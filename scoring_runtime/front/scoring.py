@@ -201,6 +201,11 @@ class Scoring:
             del self._flights[scorer]
         streaming.on_piece(cast(Exchange, ticket), scorer, reply)
 
+    def returned(self, tickets: list[Ticket]) -> None:
+        """What waited behind a slow stream, and has not begun: another scorer may have it."""
+        self.queue.push_front(ticket for ticket in tickets if not ticket.settled)
+        self.pump_soon()
+
     def unsettled(self, scorer: Scorer, tickets: list[tuple[Ticket, bool]]) -> None:
         """A scorer ended. What it may have begun is answered with an error, the rest goes to another scorer."""
         self._flights.pop(scorer, None)

@@ -107,6 +107,7 @@ class Server:
             on_idle=self._on_idle,
             on_replies=self.scoring.replied,
             on_piece=self.scoring.streamed,
+            on_returned=self.scoring.returned,
             on_unsettled=self.scoring.unsettled,
             on_boot_failed=self._boot_failed,
             on_ended=self._ended.set,

@@ -49,7 +49,7 @@ class Pool:
     """Starts N scorers, hands out idle ones, restarts what ends.
 
     on_idle: a scorer became free. on_replies: tickets with their replies, and how long the scorer was busy.
-    on_piece: one piece of a reply that comes in pieces.
+    on_piece: one piece of a reply that comes in pieces. on_returned: tickets that wait behind such a reply, not begun.
     on_unsettled: tickets of a scorer that ended, each with whether it may have run.
     on_boot_failed: a scorer could not load before the pool was ready for the first time. on_ended: a process is gone.
     on_output: a scorer wrote whole lines; the number tells its pipes apart.
@@ -67,6 +67,7 @@ class Pool:
         on_idle: Callable[[], None],
         on_replies: Callable[[Scorer, list[tuple[Ticket, Reply]], int], None],
         on_piece: Callable[[Scorer, Ticket, Reply], None],
+        on_returned: Callable[[list[Ticket]], None],
         on_unsettled: Callable[[Scorer, list[tuple[Ticket, bool]]], None],
         on_boot_failed: Callable[[ScorerStartError], None],
         on_ended: Callable[[], None],
@@ -80,6 +81,7 @@ class Pool:
         self._on_idle = on_idle
         self._on_replies = on_replies
         self._on_piece = on_piece
+        self._on_returned = on_returned
         self._on_unsettled = on_unsettled
         self._on_boot_failed = on_boot_failed
         self._on_ended = on_ended
@@ -141,7 +143,7 @@ class Pool:
         return max(seat.back_off.in_a_row for seat in self._seats)
 
     def tick(self, now: float) -> None:
-        """Kill what missed a deadline, is stopped or too large. To be called a few times a second."""
+        """Kill what missed a deadline, is stopped or too large; free what waits behind a slow stream. To be called a few times a second."""
         self._launcher.check(now)
         for seat in self._seats:
             if seat.scorer is not None:
@@ -192,6 +194,10 @@ class Pool:
     def scorer_streamed(self, scorer: Scorer, ticket: Ticket, reply: Reply) -> None:
         """A piece of a reply came."""
         self._on_piece(scorer, ticket, reply)
+
+    def scorer_returned(self, scorer: Scorer, tickets: list[Ticket]) -> None:
+        """Requests that it has not begun came back."""
+        self._on_returned(tickets)
 
     def scorer_settled(self, scorer: Scorer) -> None:
         """A scorer is free again."""

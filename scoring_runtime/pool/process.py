@@ -12,6 +12,9 @@ from .life import Event, Life, State
 
 _PIECE_FLAGS = frames.FLAG_MORE | frames.FLAG_ABORT
 
+RECALL_AFTER_S = 0.1
+"""A reply in pieces that takes longer gives the rest of its frame back. Short ones are not worth sending that twice."""
+
 Reply = tuple[int, int, int, int, bytes, frames.Blob]
 """As frames.Reply."""
 
@@ -41,6 +44,9 @@ class Owner(Protocol):
     def scorer_streamed(self, scorer: "Scorer", ticket: Ticket, reply: Reply) -> None:
         """A piece of a reply came; the last has no FLAG_MORE."""
 
+    def scorer_returned(self, scorer: "Scorer", tickets: list[Ticket]) -> None:
+        """It gave back what it had not begun."""
+
     def scorer_settled(self, scorer: "Scorer") -> None:
         """Its frame is settled: it is free."""
 
@@ -68,6 +74,7 @@ class Scorer(Life):
         self.in_flight: dict[int, Ticket] = {}
         self.streamed = False  # a reply of the present frame came in pieces, at its client's pace
         self._streaming = 0  # the request whose reply is coming in pieces
+        self._recall_at = float("inf")
         self._owner = owner
         self._ids = ids
 
@@ -95,6 +102,12 @@ class Scorer(Life):
     @property
     def free(self) -> bool:
         return not self.in_flight
+
+    def check(self, now: float) -> None:
+        super().check(now)
+        if self._streaming and now >= self._recall_at and len(self.in_flight) > 1 and self.state is State.BUSY:
+            self._recall_at = float("inf")
+            self._channel.send([frames.encode_control(frames.RECALL, self._streaming)])
 
     def pull(self, number: int) -> None:
         """Let the next piece of a reply come."""
@@ -135,6 +148,8 @@ class Scorer(Life):
     def _on_frame(self, frame: frames.Frame) -> None:
         if frame.kind == frames.REPLIES:
             self._on_replies(frame)
+        elif frame.kind == frames.RETURNED and self._streaming:
+            self._on_returned(frame)
         else:
             super()._on_frame(frame)
 
@@ -166,7 +181,9 @@ class Scorer(Life):
         if ticket is None:
             raise frames.FrameError(f"a piece of request {number}, which this scorer does not have")
         if flags & frames.FLAG_MORE:
-            self._streaming = number
+            if self._streaming != number:
+                self._streaming = number
+                self._recall_at = self._loop.time() + RECALL_AFTER_S
             self.streamed = True
             self._deadline = float("inf")  # it waits to be pulled: the client's pace is the connection's business
         else:
@@ -175,6 +192,15 @@ class Scorer(Life):
             del self.in_flight[number]
         self._owner.scorer_streamed(self, ticket, reply)
         self._after_replies()
+
+    def _on_returned(self, frame: frames.Frame) -> None:
+        """What waited behind a reply in pieces, and has not begun."""
+        numbers = frames.decode_returned(frame)
+        begun = max(self._progress.read(), self._streaming)
+        if any(number <= begun or number not in self.in_flight for number in numbers):
+            raise frames.FrameError("requests come back that it has begun, or never had")
+        tickets = [self.in_flight.pop(number) for number in dict.fromkeys(numbers)]
+        self._owner.scorer_returned(self, tickets)
 
     def _after_replies(self) -> None:
         in_flight = self.in_flight

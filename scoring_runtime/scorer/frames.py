@@ -11,8 +11,8 @@ Every frame is a header and a payload. All integers are little-endian and unsign
 `count` is the number of entries in the payload (0 for JSON payloads). `busy_us` is how long the scorer worked since it
 read the frame that it answers, in microseconds (0 in frames that the front sends).
 
-The payload of HELLO, READY and FATAL is one JSON object in UTF-8. The payload of PULL and CANCEL is one id (u64). The
-payload of REQUESTS and REPLIES is a table of `count` entries, column by column, then all heads, then all bodies, in the
+The payload of HELLO, READY and FATAL is one JSON object in UTF-8. The payload of PULL, CANCEL and RECALL is one id (u64),
+that of RETURNED `count` ids. The payload of REQUESTS and REPLIES is a table of `count` entries, column by column, then all heads, then all bodies, in the
 order of the entries:
 
     requests    id u64 * count | timeout_ms u32 * count | head_bytes u32 * count | body_bytes u32 * count
@@ -33,6 +33,10 @@ A reply may come in pieces, each alone in its frame: all but the last carry FLAG
 other flags count in the first piece only; the last is empty. After each piece with FLAG_MORE the scorer waits for PULL
 (send the next one) or CANCEL (nobody reads any more: it sends the last one at once). A PULL or CANCEL that comes after
 the last piece is ignored.
+
+With RECALL the front asks a scorer, which sends a reply in pieces at its client's pace, for the other requests of the frame.
+The scorer strikes those that it has not begun from its list, and only then says RETURNED with their ids. A RECALL that comes
+after the last piece is ignored.
 """
 
 import json
@@ -43,8 +47,8 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
 MAGIC = b"SR"
 VERSION = 1
 
-HELLO, READY, FATAL, REQUESTS, REPLIES, PULL, CANCEL = 1, 2, 3, 4, 5, 6, 7
-KINDS = frozenset((HELLO, READY, FATAL, REQUESTS, REPLIES, PULL, CANCEL))
+HELLO, READY, FATAL, REQUESTS, REPLIES, PULL, CANCEL, RECALL, RETURNED = 1, 2, 3, 4, 5, 6, 7, 8, 9
+KINDS = frozenset((HELLO, READY, FATAL, REQUESTS, REPLIES, PULL, CANCEL, RECALL, RETURNED))
 
 ROUTE_SCORE = 1
 
@@ -138,15 +142,28 @@ def decode_json(frame: Frame) -> Dict[str, Any]:
 
 
 def encode_control(kind: int, request_id: int) -> bytes:
-    """A PULL or CANCEL frame."""
+    """A PULL, CANCEL or RECALL frame."""
     return HEADER.pack(MAGIC, VERSION, kind, 0, 0, CONTROL.size) + CONTROL.pack(request_id)
 
 
 def decode_control(frame: Frame) -> int:
-    """The request that a PULL or CANCEL frame is about."""
+    """The request that a PULL, CANCEL or RECALL frame is about."""
     if len(frame.payload) != CONTROL.size:
         raise FrameError("frame of kind %d holds %d bytes, not one id" % (frame.kind, len(frame.payload)))
     return int(CONTROL.unpack(frame.payload)[0])
+
+
+def encode_returned(request_ids: Sequence[int]) -> bytes:
+    """A RETURNED frame."""
+    payload = struct.pack("<%dQ" % len(request_ids), *request_ids)
+    return HEADER.pack(MAGIC, VERSION, RETURNED, len(request_ids), 0, len(payload)) + payload
+
+
+def decode_returned(frame: Frame) -> List[int]:
+    """The ids of a RETURNED frame; FrameError when it does not hold as many as it says."""
+    if len(frame.payload) != frame.count * CONTROL.size:
+        raise FrameError("frame of %d ids holds %d bytes" % (frame.count, len(frame.payload)))
+    return list(struct.unpack("<%dQ" % frame.count, frame.payload))
 
 
 def encode_requests(requests: Sequence[Tuple[int, int, int, int, bytes, Blob]]) -> List[Blob]:

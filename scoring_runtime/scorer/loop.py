@@ -8,7 +8,8 @@ An engine is any object with
 
 `idempotent` true means that a request may be run again after a crash. `headers` is "none", "all" or a list of
 lower-case names: what the front is to put into the head of each request. `score` adds exactly one reply for each
-request to the outbox (`add`, or `stream` for a reply in pieces), in any order, and catches what user code raises.
+request to the outbox (`add`, or `stream` for a reply in pieces), in any order, and catches what user code raises. An
+engine that streams takes the requests in their order, and finds the list shorter where the front has recalled the rest.
 """
 
 import os
@@ -32,6 +33,8 @@ MAX_REPLY_BYTES = frames.MAX_PAYLOAD_BYTES - (1 << 24)
 SLOW_RUN_US = 5000
 HURRIED_REPLIES = 1000
 """Where one run() was slow the next one may be: for so many replies none waits for company behind it."""
+
+_CONTROLS = frozenset((frames.PULL, frames.CANCEL, frames.RECALL))
 
 EXIT_LOAD_FAILED = 1  # never 3 or 4: those would halt a process manager that reaps us
 
@@ -59,14 +62,16 @@ class Outbox:
         self._channel = channel
         self._progress = progress
         self._replies: List[Tuple[int, int, int, int, bytes, frames.Blob]] = []  # as frames.Reply
+        self._requests: List[frames.Request] = []
         self._kept = 0  # so many of them lie where they outlive us
         self._bytes = 0
         self._frame_began = 0.0
         self._flushed = 0.0
         self._hurried = 0  # so many replies go at once
 
-    def open(self) -> None:
-        """A new frame was read: time counts from here."""
+    def open(self, requests: List[frames.Request]) -> None:
+        """A new frame was read: time counts from here. requests: the list that the engine goes through."""
+        self._requests = requests
         self._frame_began = self._flushed = time.perf_counter()
 
     def begin(self, request_id: int) -> None:
@@ -130,7 +135,7 @@ class Outbox:
         self.add(request_id, status, piece, head, flags | frames.FLAG_MORE, run_us)
         self.flush()
         try:
-            while self._channel.wants_more(request_id):
+            while self._channel.wants_more(request_id, self._give_back):
                 piece = next(pieces, None)
                 if piece is None:
                     break
@@ -145,6 +150,15 @@ class Outbox:
         self.add(request_id, status, b"")
         self.flush()
         return None
+
+    def _give_back(self, request_id: int) -> None:
+        """The front wants what comes after this request. First it leaves the list: then it cannot run here any more."""
+        requests = self._requests
+        begun = [one.id for one in requests].index(request_id) + 1
+        rest = [one.id for one in requests[begun:]]
+        del requests[begun:]
+        if rest:
+            self._channel.send([frames.encode_returned(rest)])
 
     def flush_if_due(self) -> None:
         """Write what is there if the oldest of it has waited long enough."""
@@ -191,10 +205,10 @@ class Channel:
             self._waiting = self._decoder.feed(data)
         return self._waiting.pop(0)
 
-    def wants_more(self, request_id: int) -> bool:
+    def wants_more(self, request_id: int, on_recall: Callable[[int], None]) -> bool:
         """Wait until the front pulls the next piece of a reply (True) or cancels it (False).
 
-        Frames of other kinds keep their turn.
+        on_recall: what to do when it recalls the requests behind this one. Frames of other kinds keep their turn.
         """
         held: List[frames.Frame] = []
         try:
@@ -202,10 +216,12 @@ class Channel:
                 frame = self.receive()
                 if frame is None:
                     raise ChannelClosedError
-                if frame.kind not in (frames.PULL, frames.CANCEL):
+                if frame.kind not in _CONTROLS:
                     held.append(frame)
                 elif frames.decode_control(frame) == request_id:
-                    return frame.kind == frames.PULL
+                    if frame.kind != frames.RECALL:
+                        return frame.kind == frames.PULL
+                    on_recall(request_id)
         finally:
             self._waiting[:0] = held
 
@@ -283,11 +299,12 @@ def serve(channel: Channel, engine: Any, progress: Optional[Progress]) -> None:
         frame = channel.receive()
         if frame is None:
             return
-        if frame.kind in (frames.PULL, frames.CANCEL):
+        if frame.kind in _CONTROLS:
             continue  # it crossed with the end of what it was about
-        outbox.open()
+        requests = frames.decode_requests(frame)
+        outbox.open(requests)
         try:
-            engine.score(frames.decode_requests(frame), outbox)
+            engine.score(requests, outbox)
             outbox.flush()
         except ChannelClosedError:
             return

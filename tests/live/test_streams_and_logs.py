@@ -173,3 +173,39 @@ def test_lines_of_several_scorers_come_out_whole(script: Any, serve: Any, tmp_pa
         assert len(printed) == 20000
         assert [text[:200] for text in printed if not line.fullmatch(text)] == []
         assert len({match[1] for text in printed if (match := line.fullmatch(text))}) == 2
+
+
+HOLDS = """
+    if name == "hold":
+        Path("held").touch()
+        while not Path("let-go").exists():
+            time.sleep(0.002)
+        return "held"
+"""
+
+
+def test_requests_that_share_a_frame_with_a_slow_stream_go_back_to_the_line(
+    script: Any, serve: Any, tmp_path: Any, wait_until: Any
+) -> None:
+    line = "    name = request.get_data().decode()\n"
+
+    def metrics() -> bytes:
+        body: bytes = server.get("/metrics").body
+        return body
+
+    with (
+        serve(script(STREAMS.replace(line, line + HOLDS)), "--batch-target-ms", "3600000", folder=tmp_path) as server,
+        send(server.port, b"hold"),
+    ):
+        wait_until((tmp_path / "held").exists)
+        with send(server.port, b"endless") as slow:
+            wait_until(lambda: b"scoring_queue_requests 1.0" in metrics())
+            with send(server.port, b"") as quick, send(server.port, b"") as other:
+                wait_until(lambda: b"scoring_queue_requests 3.0" in metrics())
+                (tmp_path / "let-go").touch()
+                wait_until((tmp_path / "yielded").exists)
+                wait_until(lambda: b"scoring_queue_requests 2.0" in metrics())
+                assert b"scoring_batch_size_sum 4.0" in metrics()  # the three of them had travelled together
+                slow.close()
+                for client in (quick, other):
+                    assert b" 200 OK" in read_until(client, b'"quick"')

@@ -58,7 +58,8 @@ class Crew:
         self.unsettled: list[tuple[Ticket, bool]] = []
         self.ended: list[Scorer] = []
         self.boot_errors: list[ScorerStartError] = []
-        self.settled_count = 0
+        self.pieces: list[tuple[Scorer, Ticket, Reply]] = []
+        self.returned: list[Ticket] = []
         self.busy_us: list[int] = []
         self.endings: Counter[str] = Counter()
         self._changed = asyncio.Event()
@@ -70,7 +71,8 @@ class Crew:
             first_boot=first_boot,
             on_idle=self._changed.set,
             on_replies=self._on_replies,
-            on_piece=lambda *_: None,
+            on_piece=self._on_piece,
+            on_returned=self._on_returned,
             on_unsettled=self._on_unsettled,
             on_boot_failed=self._on_boot_failed,
             on_ended=self._changed.set,
@@ -120,6 +122,14 @@ class Crew:
         self.busy_us.append(busy_us)
         for ticket, reply in settled:
             assert ticket.settle(reply)
+        self._changed.set()
+
+    def _on_piece(self, scorer: Scorer, ticket: Ticket, reply: Reply) -> None:
+        self.pieces.append((scorer, ticket, reply))
+        self._changed.set()
+
+    def _on_returned(self, tickets: list[Ticket]) -> None:
+        self.returned += tickets
         self._changed.set()
 
     def _on_unsettled(self, scorer: Scorer, tickets: list[tuple[Ticket, bool]]) -> None:

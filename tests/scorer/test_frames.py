@@ -17,8 +17,10 @@ from scoring_runtime.scorer.frames import (
     HELLO,
     PULL,
     READY,
+    RECALL,
     REPLIES,
     REQUESTS,
+    RETURNED,
     Decoder,
     Frame,
     FrameError,
@@ -28,10 +30,12 @@ from scoring_runtime.scorer.frames import (
     decode_json,
     decode_replies,
     decode_requests,
+    decode_returned,
     encode_control,
     encode_json,
     encode_replies,
     encode_requests,
+    encode_returned,
 )
 
 GOLDEN_HELLO = (
@@ -105,8 +109,16 @@ def test_pull_byte_for_byte():
     assert (frame.kind, decode_control(frame)) == (PULL, 258)
 
 
+def test_returned_byte_for_byte():
+    golden = b"SR\x01\x09" b"\x02\0\0\0" + bytes(4) + b"\x10\0\0\0\0\0\0\0" b"\x02\x01\0\0\0\0\0\0" b"\x03" + bytes(7)  # fmt: skip
+    assert encode_returned([258, 3]) == golden
+    (frame,) = Decoder().feed(golden)
+    assert (frame.kind, decode_returned(frame)) == (RETURNED, [258, 3])
+
+
 def test_the_numbers_of_the_protocol_stay_what_they_are():
     assert (HELLO, READY, FATAL, REQUESTS, REPLIES, PULL, CANCEL) == (1, 2, 3, 4, 5, 6, 7)
+    assert (RECALL, RETURNED) == (8, 9)
     assert frames.METHODS == {"GET": 1, "POST": 2, "OPTIONS": 3, "HEAD": 4, "PUT": 5, "DELETE": 6, "PATCH": 7}
     assert (
         frames.ROUTE_SCORE,
@@ -138,7 +150,8 @@ encoded_frames = st.one_of(
     request_lists.map(lambda requests: b"".join(encode_requests(requests))),
     st.builds(lambda replies, busy_us: b"".join(encode_replies(replies, busy_us)), reply_lists, u32),
     st.builds(encode_json, st.sampled_from([HELLO, READY, FATAL]), json_objects),
-    st.builds(encode_control, st.sampled_from([PULL, CANCEL]), u64),
+    st.builds(encode_control, st.sampled_from([PULL, CANCEL, RECALL]), u64),
+    st.builds(encode_returned, st.lists(u64, max_size=5)),
 )
 
 
@@ -235,6 +248,7 @@ def test_garbage_gives_frames_or_a_frame_error_and_nothing_else(data, cuts):
     try:
         for frame in feed_cut(Decoder(max_payload_bytes=1 << 16), data, cuts):
             decode = {REQUESTS: decode_requests, REPLIES: decode_replies, PULL: decode_control, CANCEL: decode_control}
+            decode |= {RECALL: decode_control, RETURNED: decode_returned}
             decode.get(frame.kind, decode_json)(frame)
     except FrameError:
         pass
@@ -256,7 +270,7 @@ def test_json_that_is_no_object_is_a_frame_error(payload):
         (b"HT" + GOLDEN_PULL[2:], "out of step"),
         (b"SR\x02" + GOLDEN_PULL[3:], "frame version 2; this side speaks version 1"),
         (b"SR\x01\x00" + GOLDEN_PULL[4:], "unknown frame kind 0"),
-        (b"SR\x01\x08" + GOLDEN_PULL[4:], "unknown frame kind 8"),
+        (b"SR\x01\x0a" + GOLDEN_PULL[4:], "unknown frame kind 10"),
     ],
 )
 def test_a_header_that_is_none_says_why(header, cause):
@@ -285,6 +299,12 @@ def test_a_table_that_does_not_fill_the_payload_is_a_frame_error(sizes, cause):
 def test_a_control_frame_holds_one_id(size):
     with pytest.raises(FrameError, match=f"holds {size} bytes, not one id"):
         decode_control(Frame(PULL, 0, 0, b"x" * size))
+
+
+@pytest.mark.parametrize("size", [0, 8, 15, 24])
+def test_a_returned_frame_holds_as_many_ids_as_it_says(size):
+    with pytest.raises(FrameError, match=f"frame of 2 ids holds {size} bytes"):
+        decode_returned(Frame(RETURNED, 2, 0, b"x" * size))
 
 
 # Limits

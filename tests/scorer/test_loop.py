@@ -14,6 +14,7 @@ from scoring_runtime.scorer.frames import (
     FLAG_MORE,
     FLAG_RUN_RETURNED,
     PULL,
+    RECALL,
     Decoder,
     Frame,
     FrameError,
@@ -36,7 +37,7 @@ class Written:
             raise ChannelClosedError
         self.frames += Decoder().feed(b"".join(pieces))
 
-    def wants_more(self, request_id: int) -> bool:
+    def wants_more(self, request_id: int, on_recall: Any) -> bool:
         assert self.replies[-1].id == request_id
         if not self.wishes:
             raise ChannelClosedError
@@ -70,7 +71,7 @@ def written() -> Written:
 @pytest.fixture
 def outbox(written: Any, clock: Clock) -> Outbox:
     outbox = Outbox(written, None)
-    outbox.open()
+    outbox.open([])
     return outbox
 
 
@@ -134,7 +135,7 @@ def test_the_busy_time_counts_from_when_the_frame_was_read(outbox, written, cloc
     outbox.add(2, 200, b"")
     outbox.flush()
     clock.now += 100
-    outbox.open()
+    outbox.open([])
     clock.now += 0.125
     outbox.add(3, 200, b"")
     outbox.flush()
@@ -293,11 +294,15 @@ def test_waiting_for_a_pull_keeps_the_frames_of_others_in_their_turn(ends):
         requests[0]
         + frames.encode_control(PULL, 4)  # about a reply that has ended
         + requests[1]
+        + frames.encode_control(RECALL, 4)
         + frames.encode_control(PULL, 5)
+        + frames.encode_control(RECALL, 5)
         + frames.encode_control(CANCEL, 5)
     )
-    assert channel.wants_more(5) is True
-    assert channel.wants_more(5) is False
+    recalled: list[int] = []
+    assert channel.wants_more(5, recalled.append) is True
+    assert channel.wants_more(5, recalled.append) is False
+    assert recalled == [5]
     waiting = [channel.receive(), channel.receive()]
     assert [frames.decode_requests(frame)[0].id for frame in waiting if frame] == [10, 11]
 
@@ -306,7 +311,7 @@ def test_a_close_while_waiting_for_a_pull_is_told(ends):
     front, channel = ends
     front.close()
     with pytest.raises(ChannelClosedError):
-        channel.wants_more(5)
+        channel.wants_more(5, print)
 
 
 def test_a_close_while_writing_is_told(ends):
@@ -362,6 +367,42 @@ def test_it_serves_until_the_channel_is_closed(ends):
     assert kept == [1, 0]  # only what waits when another request begins, and only until it is sent
     got = Decoder().feed(front.recv(1 << 16))
     assert [reply[0] for frame in got for reply in frames.decode_replies(frame)] == [1, 2, 3]
+
+
+class Streams:
+    """An engine that answers each request in two pieces."""
+
+    def __init__(self) -> None:
+        self.info = {"engine": "streams", "idempotent": False, "headers": "none"}
+
+    def score(self, requests: list[Request], outbox: Outbox) -> None:
+        for one in requests:
+            outbox.begin(one.id)
+            outbox.stream(one.id, 200, b"", 0, 0, iter([b"first", b"second"]))
+
+
+def test_what_is_recalled_is_given_back_and_does_not_run(ends):
+    front, channel = ends
+    front.sendall(b"".join(frames.encode_requests([Request(number, 0, 1, 2, b"", b"") for number in (1, 2, 3)])))
+    front.sendall(b"".join(frames.encode_control(*one) for one in ((PULL, 1), (PULL, 1))))
+    front.sendall(b"".join(frames.encode_control(*one) for one in ((RECALL, 1), (RECALL, 2), (PULL, 2), (PULL, 2))))
+    front.sendall(b"".join(frames.encode_requests([Request(4, 0, 1, 2, b"", b"")])))
+    front.sendall(b"".join(frames.encode_control(*one) for one in ((RECALL, 2), (RECALL, 4), (PULL, 4), (PULL, 4))))
+    front.shutdown(socket.SHUT_WR)
+    marks: list[int] = []
+    loop.serve(channel, Streams(), SimpleNamespace(mark=marks.append))  # type: ignore[arg-type]
+    assert marks == [1, 2, 4]
+    told = []
+    for frame in Decoder().feed(front.recv(1 << 16)):
+        if frame.kind == frames.RETURNED:
+            told.append(("returned", frames.decode_returned(frame)))
+        else:
+            told += [(bytes(reply[5]).decode(), [reply[0]]) for reply in frames.decode_replies(frame)]
+    assert told == [
+        ("first", [1]), ("second", [1]), ("", [1]),  # recalled too late: 2 begins as if nothing had been asked
+        ("first", [2]), ("returned", [3]), ("second", [2]), ("", [2]),
+        ("first", [4]), ("second", [4]), ("", [4]),
+    ]  # fmt: skip
 
 
 def test_a_front_that_has_gone_ends_the_work(ends):
