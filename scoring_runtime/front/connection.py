@@ -50,6 +50,8 @@ class Phase(enum.StrEnum):
 IDLE, HEAD, BODY, BUSY, LINGER = Phase
 NEVER = float("inf")
 
+MAX_PIECE_BYTES = 8192
+
 MAX_KNOWN_HEADS = 512
 MAX_KNOWN_HEAD_BYTES = 4096
 
@@ -62,9 +64,10 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "body", "body_bytes", "exchanges", "expects_continue", "fed_bytes", "head", "head_bytes", "headers", "held",
+        "announced_bytes", "body", "body_bytes", "exchanges", "expects_continue", "fed_bytes", "head", "head_bytes",
+        "headers", "held",
         "messages", "overhead_bytes", "parser", "peer", "phase", "phase_began", "plain_head", "reading", "refusal",
-        "server", "settings", "target", "transport", "write_backlog_bytes", "write_stalled_at", "writing",
+        "server", "settings", "target", "transport", "unread", "write_backlog_bytes", "write_stalled_at", "writing",
     )  # fmt: skip
 
     def __init__(self, server: "Server") -> None:
@@ -81,6 +84,7 @@ class Connection(asyncio.Protocol):
         self.exchanges: list[Exchange] = []  # in the order of their requests; the first is answered first
         self.held: list[Exchange] = []  # the last of them, not begun yet
         self.reading = True
+        self.unread = b""  # received, but behind what is held
         self.writing = False
         self.write_stalled_at = NEVER
         self.write_backlog_bytes = 0
@@ -95,6 +99,7 @@ class Connection(asyncio.Protocol):
         self.head = NO_HEAD
         self.plain_head = False
         self.expects_continue = False  # the client holds its body back until it is told to send it
+        self.announced_bytes = 0  # of the body, if that was said
         self.body: list[bytes] = []
         self.body_bytes = 0
         self.refusal: RequestError | None = None
@@ -146,19 +151,39 @@ class Connection(asyncio.Protocol):
             self._refuse(refusals.head_too_large(self.settings, len(self.headers)))
 
     def _feed(self, data: bytes, *, between: bool = False) -> None:
-        """Let the parser read. `between`: no message has begun before `data`."""
-        messages_before = self.messages
+        """Let the parser read. `between`: no message has begun before `data`.
+
+        Much at once is read piece by piece, and no further than there are requests that must wait: a request that waits
+        as bytes takes a twentieth of the memory. A body of a known length comes in one piece.
+        """
         if self.parser is None:
             self.parser = httptools.HttpRequestParser(self)
+        messages_before = self.messages
+        begin = 0
         try:
-            self.parser.feed_data(data)
+            if len(data) <= MAX_PIECE_BYTES:
+                self.parser.feed_data(data)
+                return
+            view = memoryview(data)
+            while begin < len(data) and self._may_read():
+                end = begin + max(MAX_PIECE_BYTES, self.announced_bytes - self.body_bytes)
+                self.parser.feed_data(view[begin:end])
+                begin = end
+            self.unread = data[begin:]
         except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data, upgrade)
+            self._ignore_upgrade(data[begin:], upgrade)
         except httptools.HttpParserError as error:
             if self.refusal is None and isinstance(error, httptools.HttpParserCallbackError):
                 raise  # a bug of ours: the loop's exception handler has the traceback
             begun_here = between and self.messages <= messages_before + 1
             self._refuse(self.refusal or refusals.no_http(str(error), data if begun_here else b""))
+
+    def _read_on(self) -> None:
+        """Go on with what has been received already."""
+        if self.unread and self._may_read() and not self.transport.is_closing():
+            data, self.unread = self.unread, b""
+            self.data_received(data)
+            self._update_reading()
 
     def _learn(self, data: bytes, end: int) -> None:
         """`data` was exactly one message: remember what its head means."""
@@ -180,6 +205,7 @@ class Connection(asyncio.Protocol):
         self.server.connection_closed(self)
         self._abandon()
         self.body = []
+        self.unread = b""
 
     def pause_writing(self) -> None:
         self.write_stalled_at = self.server.now
@@ -204,6 +230,7 @@ class Connection(asyncio.Protocol):
         self.fed_bytes = self.overhead_bytes = 0
         self.head = NO_HEAD
         self.plain_head = False
+        self.announced_bytes = 0
         self.body = []
         self.body_bytes = 0
 
@@ -238,6 +265,7 @@ class Connection(asyncio.Protocol):
         except RequestError as refusal:
             self._stop(refusal)
         self.plain_head = reading.plain
+        self.announced_bytes = reading.body_bytes
         self._enter(BODY)
         self.fed_bytes = self.overhead_bytes = 0
         self.expects_continue = reading.expects_continue and not parser.should_upgrade()
@@ -382,7 +410,7 @@ class Connection(asyncio.Protocol):
         if closing:
             return
         if not self.reading and self.phase in (HEAD, BODY):
-            self.phase_began = now  # the rest may have come: it is us who do not read
+            self.phase_began = now  # it is not the client that keeps the rest waiting
         passed_s = now - self.phase_began
         if self.phase is IDLE:
             if passed_s > settings.keepalive_timeout_s and self.write_stalled_at == NEVER:
@@ -447,10 +475,15 @@ class Connection(asyncio.Protocol):
         self.phase = phase
         self.phase_began = self.server.now
 
+    def _may_read(self) -> bool:
+        """Only while answers flow, and no more requests wait than are worked on."""
+        return self.write_stalled_at == NEVER and not self.held
+
     def _update_reading(self) -> None:
-        """Read only while answers flow and no more requests wait than are worked on."""
-        wanted = self.write_stalled_at == NEVER and not self.held
-        if wanted != self.reading and not self.transport.is_closing():
+        wanted = self._may_read()
+        if wanted and self.unread:
+            self.server.loop.call_soon(self._read_on)
+        elif wanted != self.reading and not self.transport.is_closing():
             self.reading = wanted
             if wanted:
                 self.transport.resume_reading()

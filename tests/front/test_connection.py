@@ -134,6 +134,48 @@ def test_more_requests_than_are_worked_on_wait_in_the_connection(front):
     assert client.connection.phase is Phase.IDLE
 
 
+def test_much_that_is_pipelined_behind_slow_requests_waits_as_bytes(front):
+    client = front.connect()
+    stream = b"".join(post(b"%d" % number) for number in range(3000))
+    client.send(stream[:150_000], stream[150_000:])
+    assert len(client.connection.exchanges) < MAX_PIPELINED + 300
+    assert client.connection.unread
+    front.echo()
+    assert bodies(client) == [b"%d" % number for number in range(3000)]
+    assert client.wire.reading
+    assert client.connection.unread == b""
+    client.send(post(b"last"))
+    front.echo()
+    assert bodies(client)[-1] == b"last"
+
+
+def test_bodies_large_and_small_in_one_read_arrive_whole(front):
+    sizes = [1, 8000, 8192, 30_000, 0, 200_000, 5, 20_000]
+    client = front.ask(b"".join(post(b"x" * size) + chunked(b"y" * size) for size in sizes if size))
+    assert [len(body) for body in bodies(client)] == [size for size in sizes for _ in range(2) if size]
+
+
+def test_a_head_that_waits_behind_slow_requests_is_not_late(make_front):
+    front = make_front(head_timeout_s=15.0, max_queue_wait_ms=3_600_000)
+    client = front.connect().send((post(b"x") * 2000)[:-30])
+    assert client.connection.phase is Phase.HEAD
+    for _ in range(20):
+        front.pass_time(5.0)
+    assert client.wire.sent == b""
+    front.echo()
+    assert len(bodies(client)) == 1999
+    front.pass_time(16.0)
+    assert client.responses()[-1].status == 408
+
+
+def test_a_client_that_leaves_takes_what_was_not_read_along(front):
+    client = front.connect().send(post(b"x") * 2000)
+    client.leave()
+    assert client.connection.unread == b""
+    front.echo()
+    assert not front.server.connections
+
+
 def test_thousands_of_pipelined_requests_that_the_front_answers_itself(front):
     client = front.connect().send(post(b"slow") + get() * 5000)
     front.echo()
