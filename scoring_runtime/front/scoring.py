@@ -119,10 +119,10 @@ class Scoring:
             if met is None:
                 return True
             limit, retry_after_s = self._closed_by = met, admission.retry_after(ahead.wait_s)
-            over_s = {Limit.COUNT: CLOSED_S, Limit.WAIT: ahead.wait_s - limits.max_wait_s}.get(limit, 0.0)
-            if (
-                size_bytes * queue.count <= queue.size_bytes
-            ):  # no larger than the others: what holds for it holds for all
+            # What holds for one that is no larger than the others holds for all. With nobody in line it depends on when
+            # a scorer is free, and that may be at once.
+            if queue.count and size_bytes * queue.count <= queue.size_bytes:
+                over_s = {Limit.COUNT: CLOSED_S, Limit.WAIT: ahead.wait_s - limits.max_wait_s}.get(limit, 0.0)
                 self._closed_count = queue.count
                 self._closed_until = now + min(over_s, CLOSED_S)
         self._metrics.refused[limit] += 1
@@ -190,7 +190,7 @@ class Scoring:
             del self._flights[scorer]
             if not scorer.streamed and flight.count > flight.expired:
                 self.cost.observe(flight.count - flight.expired, flight.size_bytes, busy_us / 1e6)
-                self._update_room()
+                self._update_room(flight.size_bytes // flight.count)
         for ticket, reply in settled:
             ticket.settle(reply)
         self._metrics.duration_s.observe_all([now - ticket.queued_at for ticket, _ in settled])
@@ -241,7 +241,7 @@ class Scoring:
                     # Its run goes on: to interrupt it would let a client stop other people's code where it likes.
                     if ticket.expires_at <= now and not ticket.settled and cast(Exchange, ticket).stream is None:
                         self._expire(ticket, now)
-        self._update_room()
+        self._update_room(self.queue.size_bytes // (self.queue.count or 1))
 
     def _expire(self, ticket: Ticket, now: float) -> None:
         if ticket.expires_at <= now:
@@ -274,13 +274,14 @@ class Scoring:
         """How many more scorers may be given something now."""
         return min(len(self._pool.idle), self._max_busy - len(self._flights))
 
-    def _update_room(self) -> None:
-        """Find out anew how many requests may wait without a look at each."""
+    def _update_room(self, each_bytes: int) -> None:
+        """Find out anew how many requests of `each_bytes` may wait without a look at each."""
         scorers = min(self._pool.live, self._max_busy)
         if self._roomy_for != (self.cost.version, scorers):
             self._roomy_for = (self.cost.version, scorers)
             limits = self._queue_limits
-            self._roomy_count = min(limits.max_count, surely_in_time(self.cost, limits.max_wait_s, scorers))
+            together = batcher.frame_count(self.cost, self._frame_limits, each_bytes)
+            self._roomy_count = min(limits.max_count, together * surely_in_time(self.cost, limits.max_wait_s, scorers))
 
 
 def score(server: "Server", exchange: Exchange, timed: bool = False) -> None:

@@ -21,7 +21,7 @@ def learn(front: Any, busy_s: float) -> None:
     cost = front.server.scoring.cost
     cost._buckets.clear()
     cost.observe(1, 0, busy_s)
-    front.server.scoring._update_room()
+    front.server.scoring._update_room(1)
 
 
 # A request's own deadline
