@@ -270,3 +270,35 @@ def test_the_log_tells_what_expired(make_front, caplog):
             "The limit is --max-queue-wait-ms 5000."
         ),
     ]
+
+
+def test_a_refusal_does_not_outlast_the_line_it_was_for(make_front):
+    front = make_front(max_queue_wait_ms=5000)
+    learn(front, 2.0)
+    clients = [front.connect().send(post(b"%d" % number)) for number in range(5)]
+    assert [bool(client.wire.sent) for client in clients] == [False, False, False, True, True]
+    front.reply(front.taken[0])
+    assert front.connect().send(post(b"x")).wire.sent == b""
+
+
+def test_where_nobody_waits_a_refusal_ends_when_a_scorer_is_free(make_front):
+    front = make_front(max_queue_wait_ms=1000)
+    learn(front, 2.0)
+    _, refused = front.connect().send(post(b"1")), front.connect().send(post(b"2"))
+    assert refused.response().status == 503
+    front.reply(front.taken[0])
+    assert front.ask(post(b"3")).response().status == 200
+
+
+def test_a_large_body_that_is_refused_shuts_no_small_one_out(make_front):
+    front = make_front(max_queued_bytes=1000)
+    front.connect().send(post(b"1"), post(b"2"), post(b"3"))
+    assert front.connect().send(post(b"x" * 2000)).response().status == 503
+    assert front.connect().send(post(b"4")).wire.sent == b""
+
+
+def test_whether_an_engine_stacks_is_what_it_says(front):
+    for batchable, stacks in ((True, True), (False, False), (None, False)):
+        front.server.pool.info = {"headers": "none", "batchable": batchable}
+        front.server._on_idle()
+        assert front.server.scoring.cost.stacks is stacks
