@@ -1,8 +1,14 @@
-"""2,000 connections, opened and closed in every way: the server keeps nothing of them."""
+"""The server keeps nothing of connections and of scorers that have gone, in whatever way they went."""
 
 import asyncio
+import os
+import re
+import signal
 import socket
 import struct
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -123,3 +129,74 @@ def test_nothing_is_left_of_2000_connections(serve, script, wait_until):
         assert server.front.memory_info().rss - memory_before < 30 << 20
         assert "Traceback" not in server.log
         assert server.score(b"x").json == "x"
+
+
+DIES = """
+import ctypes, os, time
+from pathlib import Path
+
+def init():
+    if Path("fail").exists():
+        raise RuntimeError("told to fail")
+
+def run(data):
+    if data == "exit":
+        os._exit(1)
+    if data == "segfault":
+        ctypes.string_at(0)
+    if data == "close":
+        os.closerange(3, 1000)
+    return data
+"""
+
+
+def held_by(pid: int) -> Counter[str]:
+    """Descriptors by what they are, and mappings of anonymous files."""
+    held: Counter[str] = Counter()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            held[re.sub(r"\d+|\(deleted\)", "", str(link.readlink()))] += 1
+    held["mapped"] = Path(f"/proc/{pid}/maps").read_text().count("/memfd:")
+    return held
+
+
+def test_nothing_is_left_of_scorers_that_died_in_every_way(serve, script, wait_until, tmp_path):
+    scorers = 5
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environ = {"TMPDIR": str(temporary)}
+    with serve(script(DIES), "--scorers", str(scorers), folder=tmp_path, environ=environ) as server:
+
+        def all_live() -> bool:
+            return b"scoring_scorers_live %d.0" % scorers in server.get("/metrics").body
+
+        def replaced(killed: set[int]) -> bool:
+            return all_live() and not killed & {scorer.pid for scorer in server.scorers}
+
+        def killed(number: int) -> None:
+            pids = {scorer.pid for scorer in server.scorers}
+            for pid in pids:
+                os.kill(pid, number)
+            wait_until(lambda: replaced(pids))
+
+        killed(signal.SIGKILL)
+        before = held_by(server.front.pid), held_by(server.process.pid)
+        for way in ("exit", "segfault", "close", "exit", "segfault"):
+            assert server.score(way.encode()).status in (200, 500)
+        wait_until(all_live)
+        (tmp_path / "fail").touch()
+        (victim, *_) = server.scorers
+        victim.kill()
+        wait_until(lambda: server.log.count("told to fail") >= 2)
+        (tmp_path / "fail").unlink()
+        wait_until(all_live)
+        killed(signal.SIGTERM)
+
+        def as_before() -> bool:
+            return (held_by(server.front.pid), held_by(server.process.pid)) == before
+
+        wait_until(as_before, "descriptors or shared memory of scorers are left", 10.0)
+        assert not [child for child in server.front.children() if child.status() == psutil.STATUS_ZOMBIE]
+        assert server.score(b"x").json == "x"
+
+    assert list(temporary.iterdir()) == []
