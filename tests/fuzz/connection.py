@@ -52,6 +52,7 @@ def seed(stream: bytes, options: int = 0, cuts: tuple[int, ...] = ()) -> bytes:
 
 _POST = b"POST /score HTTP/1.1\r\nHost: here\r\nContent-Length: 3\r\n\r\nabc"
 _CHUNKED = b"POST /score HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Late: 1\r\n\r\n"
+_EMPTY = b"POST /score HTTP/1.1\r\nHost: here\r\n\r\n"
 _GET = b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n"
 SEEDS = (
     seed(_POST * 3),
@@ -70,6 +71,10 @@ SEEDS = (
     seed(b"GET /" + b"t" * 80 + b" HTTP/1.1\r\nHost: x\r\n\r\n", SMALL, (40, 60)),
     seed(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-Y: z\r\n" * 10 + b"\r\n", SMALL, (30, 50)),
     seed(b"CONNECT here:443 HTTP/1.1\r\nHost: here\r\n\r\n" + _GET),
+    seed(b"CONNECT here:443 HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n" % len(_GET) + _GET),
+    seed(_POST + _POST[:-2] + _GET, AT_ONCE, (len(_POST), 2 * len(_POST) - 2)),  # a known head, a part of its body
+    seed(_GET + _EMPTY + _GET, AT_ONCE, (len(_GET + _EMPTY),)),  # two messages at once, the first answered already
+    seed(_CHUNKED.replace(b"3\r\nabc", b"c8\r\n%b\r\n3\r\nabc" % (b"x" * 200)), SMALL),
     seed(b"FOO /score HTTP/1.1\r\nHost: here\r\n\r\n"),
     seed(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
     seed(b"\r\n\r\n" + _POST),
@@ -156,6 +161,8 @@ def converse(front: Front, pieces: list[bytes], options: int, *, forgets: bool =
         if options & AT_ONCE:
             answer(front, line, options)
     answer(front, line, options)
+    if options & SMALL:
+        assert all(len(body) <= SMALL_LIMITS["max_body_bytes"] for _, body in line.begun)
     waits = client.open
     answers = [_normal(each) for each in read(client, line)]
     front.pass_time(1000.0)

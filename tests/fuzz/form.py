@@ -48,6 +48,10 @@ SEEDS = (
         b"a/b; name*=utf-8''%41; x*0=1; x*1=2",
         b"--b\r\nContent-Disposition: form-data; name*=utf-8''%ff\r\n\r\n\r\n--b--",
     ),
+    seed(
+        b"multipart/form-data; x*=1; x*0=2",
+        b"--b\r\nContent-Disposition: form-data; name=f; x*=1; x*0=2\r\n\r\n\r\n--b--",
+    ),
     seed(b"application/x-www-form-urlencoded; charset=utf-8", b"a=1&b=%C3%A9&a=+2&c&=&%ff=%fe"),
 )
 

@@ -33,6 +33,7 @@ SEEDS = (
     seed(frames.encode_json(frames.FATAL, {"message": "é"}) + _REQUESTS, 1, 19, 20, 21),
     seed(frames.HEADER.pack(b"SR", 1, frames.REQUESTS, 3, 0, 72) + b"\xff" * 72),
     seed(frames.HEADER.pack(b"SR", 1, frames.REPLIES, 0, 0, 0)),
+    seed(frames.HEADER.pack(b"SR", 1, frames.REPLIES, 1, 0, 29) + b"\0" * 29),
     seed(frames.HEADER.pack(b"SR", 1, frames.REPLIES, 65536, 0, 1 << 40)),
 )
 

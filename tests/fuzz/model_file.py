@@ -90,7 +90,7 @@ def check(data: bytes) -> None:
     for value_info in model.graph.input:
         kind = value_info.type
         if kind.HasField("tensor_type"):
-            assert value_info.name in shapes
+            assert _text(value_info.name) in shapes, "an input that is not seen"
 
 
 def _text(value: str | bytes) -> str:

@@ -6,11 +6,14 @@
 """
 
 import logging
+import re
 import subprocess
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, cast
 from unittest.mock import patch
 
+from scoring_runtime.front import server as servers
 from scoring_runtime.pool import process as processes
 from scoring_runtime.pool.launch import Launched, LaunchPlan
 from scoring_runtime.pool.process import Scorer, State
@@ -49,10 +52,16 @@ def said(payload: bytes, kind: int = 0) -> bytes:
 
 def reply(which: int, flags: int = 2, status: int = 200, head: bytes = b"") -> bytes:
     """A reply to one of those in flight."""
-    return bytes([3, 0, which, flags]) + status.to_bytes(2, "little") + bytes([len(head)]) + head
+    return bytes([3, 0]) + entry(which, flags, status, head) + bytes([1, 9])
 
 
-ASK, DOC, LEAVE, STALL, TIME, RAW, END, DRAIN, TWO = (bytes([4]), bytes([5]), bytes([6, 0]), bytes([7, 0]), bytes([8]), b"\x09", b"\x0a\x09", b"\x0b", b"\x0c")  # fmt: skip
+def entry(which: int, flags: int = 2, status: int = 200, head: bytes = b"") -> bytes:
+    """One reply of a frame."""
+    return bytes([which, flags]) + status.to_bytes(2, "little") + bytes([7, len(head)]) + head
+
+
+ASK, DOC, LEAVE, STALL = b"\4", b"\5\0", b"\6\0", b"\7\0"
+TIME, RAW, END, DRAIN, TWO = b"\x08\x01", b"\x09", b"\x0a\0\2", b"\x0b", b"\x0c"
 _READY = said(b'{"headers": "none", "engine": "x"}')
 SEEDS = (
     seed(b"\0", _READY, ASK, reply(0), ASK, DOC, reply(0)),
@@ -62,8 +71,13 @@ SEEDS = (
     seed(b"\0", _READY, ASK, reply(0, 8), STALL, reply(0, 8), STALL, LEAVE, reply(0, 24), ASK, reply(0)),
     seed(b"\0", _READY, ASK, reply(0, 2, 999, b"x-a: b\nconnection: close\nbroken"), ASK, reply(0, 8, 100), END),
     seed(b"\1", said(b'{"message": "no model", "traceback": "..."}', 1), END, TIME, _READY, ASK, reply(0)),
-    seed(b"\0", _READY, ASK, RAW, b"\x14", frames.HEADER.pack(b"SR", 1, 5, 0, 0, 0), END, TIME, TIME),
+    seed(b"\0", _READY, ASK, RAW, b"\x14", frames.HEADER.pack(b"SR", 1, 5, 0, 0, 0), b"\0", ASK, END, TIME, TIME),
     seed(b"\0", _READY, ASK, END, TIME, _READY, ASK, reply(0), DRAIN, END),
+    seed(b"\0", _READY, ASK, ASK, b"\3\1", entry(0), b"\0", entry(0), b"\1\0", ASK, reply(0)),  # two to one request
+    seed(b"\0", _READY, RAW, b"\x14", frames.HEADER.pack(b"SR", 1, 5, 0, 0, 0), b"\0", ASK, END),  # idle, and hung up
+    seed(b"\0", said(b'{"headers": 5}'), ASK, END),
+    seed(b"\0", said(b'{"methods": ["G\\r\\nX: y"]}'), ASK, b"\5\2", END),
+    seed(b"\0", said(b'{"swagger": {"versions": 5}}'), DOC, END),
     seed(b"\0", _READY, ASK, ASK, TWO, reply(0), ASK, reply(9)),
 )
 
@@ -151,6 +165,7 @@ class Mark:
 
 
 _asked: dict[int, bytes] = {}
+_control = lru_cache(InlineControl)
 
 
 class Play:
@@ -160,11 +175,11 @@ class Play:
         _asked.clear()
         self.loop = Loop()
         hello = {"engine": "script"} if options & 1 else {"engine": "onnx"}
-        self.front = fronts.Front(0, hello={**hello, "target": "score.py"}, log_level="warning")
+        with patch.object(servers, "ControlPlane", _control):  # making one takes longer than all the rest
+            self.front = fronts.Front(0, hello={**hello, "target": "score.py"}, log_level="warning")
         self.server = self.front.server
         self.front.loop = self.server.loop = self.loop  # type: ignore[assignment]
         self.server.scoring._loop = self.server.pool._loop = self.loop  # type: ignore[assignment]
-        self.server.control = InlineControl()
         self.server.pool._booted = bool(options & 2)
         self.processes: list[Process] = []
         self.mark = Mark()
@@ -305,8 +320,11 @@ def assert_right(play: Play) -> None:
     for number, client in enumerate(play.clients, 1):
         sent = bytes(client.wire.sent)
         head, _, body = sent.partition(b"\r\n\r\n")
-        if body.startswith(b"for "):
-            assert _asked[int(body[4:])] in (b"", b"%02d" % number), "another's answer"
+        told = re.fullmatch(rb"for (\d+)", body)
+        if told is not None:
+            assert _asked[int(told[1])] in (b"", b"%02d" % number), "another's answer"
+            whole = b"Content-Length" in head and scorer is not None
+            assert not whole or int(told[1]) not in cast(Scorer, scorer).in_flight, "answered, and still under way"
         if head:
             assert head.startswith(b"HTTP/1.1 "), head
             assert all(fronts.HEADER_LINE.fullmatch(line) for line in head.split(b"\r\n")[1:]), head

@@ -12,8 +12,10 @@ import psutil
 import pytest
 import uvloop
 
+from scoring_runtime.errors import ScorerStartError
 from scoring_runtime.pool.back_off import FIRST_BACK_OFF_S
 from scoring_runtime.pool.life import State
+from scoring_runtime.pool.probe import probe
 
 ECHO = """
     def init():
@@ -584,6 +586,14 @@ def test_a_process_that_hangs_up_and_lives_on_is_killed(run, crew, impostor_plan
             assert scorer.exit_text.startswith("was killed")
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    "said", ["b'x' * 20", "encode_json(READY, {'headers': 5})", "encode_json(READY, {})[:-1] + b']'"]
+)
+def test_a_check_of_a_process_that_breaks_the_protocol_says_so(impostor_plan, said):
+    with pytest.raises(ScorerStartError, match="impostor: the scorer sent what is no frame"):
+        probe(impostor_plan(f"receive(); say({said}); wait_for_the_end()"), 60.0)
 
 
 def test_a_request_for_a_process_that_has_hung_up_raises_nothing_and_is_handed_back(run, crew, impostor_plan):
