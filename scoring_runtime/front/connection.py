@@ -403,7 +403,8 @@ class Connection(asyncio.Protocol):
             backlog_bytes = self.transport.get_write_buffer_size()
             read_bytes = self.write_backlog_bytes - backlog_bytes
             if read_bytes < LEAST_BYTES_PER_S * settings.body_timeout_s:
-                self._cut("Its client did not read its answer", now)
+                self.server.rejections.cut(*refusals.answer_not_read(settings, LEAST_BYTES_PER_S), now)
+                self.transport.abort()
                 return
             self.write_stalled_at = now
             self.write_backlog_bytes = backlog_bytes
@@ -426,11 +427,6 @@ class Connection(asyncio.Protocol):
             self.transport.close()
 
     # Inside
-
-    def _cut(self, why: str, now: float) -> None:
-        text = f"{why} at {LEAST_BYTES_PER_S} bytes/s for {self.settings.body_timeout_s:g} s."
-        self.server.rejections.cut(text, "body_timeout_s", now)
-        self.transport.abort()
 
     def _stop(self, refusal: RequestError) -> NoReturn:
         """Leave the parser: what follows is not read. httptools hands the exception back from feed_data."""
@@ -496,9 +492,8 @@ class Connection(asyncio.Protocol):
         The parser takes all that follows the head, the request's body too, for the other protocol. So the head is read
         once more, without the offer.
         """
-        parser = self.parser
-        rest = data[upgrade.args[0] :]
-        self.parser = httptools.HttpRequestParser(self)
-        lines = [b"%b %b HTTP/%b" % (parser.get_method(), self.target, parser.get_http_version().encode())]
-        lines.extend(b"%b: %b" % header for header in self.headers if header[0].lower() != b"upgrade")
-        self._feed(b"\r\n".join((*lines, b"", rest)))
+        parser, self.parser = self.parser, httptools.HttpRequestParser(self)
+        head = heads.encode_without_upgrade(
+            parser.get_method(), self.target, parser.get_http_version().encode(), self.headers
+        )
+        self._feed(head + data[upgrade.args[0] :])

@@ -61,3 +61,10 @@ def _check_coding(head: RequestHead, coding: bytes) -> None:
         raise BadRequest("HTTP/1.0 has no transfer codings. Send a Content-Length.")
     if coding.lower() != b"chunked":
         raise CodingNotImplemented(f"Transfer coding {coding.decode('latin-1')!r} is not supported. Use chunked.")
+
+
+def encode_without_upgrade(method: bytes, target: bytes, version: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The head that a request would have, did it not offer another protocol."""
+    lines = [b"%b %b HTTP/%b" % (method, target, version)]
+    lines.extend(b"%b: %b" % header for header in headers if header[0].lower() != b"upgrade")
+    return b"\r\n".join((*lines, b"", b""))

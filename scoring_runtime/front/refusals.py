@@ -61,3 +61,9 @@ def body_too_late(allowed_s: float) -> RequestTimeout:
 def too_many_connections(limit: int) -> Overloaded:
     """This connection is one more than are taken."""
     return Overloaded(f"The server has {limit} connections open and takes no more.", 1, "max_connections")
+
+
+def answer_not_read(settings: Settings, least_bytes_per_s: int) -> tuple[str, str]:
+    """Why a connection is cut without an answer, for the log, and which setting says so."""
+    text = f"Its client did not read its answer at {least_bytes_per_s} bytes/s for {settings.body_timeout_s:g} s."
+    return text, "body_timeout_s"
