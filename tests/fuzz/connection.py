@@ -9,7 +9,6 @@
 """
 
 import re
-from collections import deque
 from concurrent.futures import Future
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
@@ -89,7 +88,7 @@ class Told(NamedTuple):
     waits: bool
 
 
-class Line(deque[Exchange]):
+class Line(list[Exchange]):
     """A connection's exchanges, and all that there ever were, each with its body."""
 
     def __init__(self) -> None:

@@ -7,16 +7,18 @@
 
 import logging
 import re
-import subprocess
 from collections.abc import Callable
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
 
 from scoring_runtime.front import server as servers
-from scoring_runtime.pool import process as processes
-from scoring_runtime.pool.launch import Launched, LaunchPlan
-from scoring_runtime.pool.process import Scorer, State
+from scoring_runtime.pool import launcher
+from scoring_runtime.pool.launch import LaunchPlan, Wires
+from scoring_runtime.pool.launcher import Launched
+from scoring_runtime.pool.life import State
+from scoring_runtime.pool.process import Scorer
 from scoring_runtime.scorer import frames
 
 from ..front import conftest as fronts
@@ -143,13 +145,21 @@ class Process:
     pid = NOBODY
 
     def __init__(self) -> None:
-        self.returncode: int | None = None
+        self._returncode: int | None = None
+        self._on_ended: Callable[[], None] | None = None
 
-    def poll(self) -> int | None:
-        return self.returncode
+    def watch(self, on_ended: Callable[[], None]) -> None:
+        self._on_ended = on_ended
 
-    def wait(self) -> int | None:
-        return self.returncode
+    def reap(self, on_reaped: Callable[[int | None], None]) -> None:
+        on_reaped(self._returncode)
+
+    def end(self, returncode: int) -> None:
+        """It ends; nothing happens when it has already."""
+        on_ended, self._on_ended = self._on_ended, None
+        if on_ended is not None:
+            self._returncode = returncode
+            on_ended()
 
 
 class Mark:
@@ -159,6 +169,9 @@ class Mark:
 
     def read(self) -> int:
         return self.begun
+
+    def kept(self) -> list[Any]:
+        return []
 
     def close(self) -> None:
         """Nothing is open."""
@@ -191,18 +204,17 @@ class Play:
 
     def start(self, step: Callable[[], None]) -> None:
         """Do what may start a scorer, with a process that is none."""
-        with patch.object(processes, "launch", self._launch):
+        with patch.object(launcher, "start", self._launch):
             step()
         scorer = self.scorer
         if scorer is not None and (self.pipe is None or self.pipe.scorer is not scorer):
             self.pipe = Pipe(scorer, self.loop)
             scorer._channel.connection_made(cast(Any, self.pipe))
 
-    def _launch(self, plan: LaunchPlan, *, piped: bool = False) -> Launched:
+    def _launch(self, plan: LaunchPlan, loop: object) -> Launched:
         self.processes.append(Process())
-        return Launched(
-            cast("subprocess.Popen[bytes]", self.processes[-1]), cast(Any, None), cast(Any, self.mark), None
-        )
+        wires = SimpleNamespace(channel=None, progress=self.mark, outputs=[])
+        return Launched(self.processes[-1], cast(Wires, wires))
 
     @property
     def scorer(self) -> Scorer | None:
@@ -226,7 +238,7 @@ class Play:
 
     def end(self, returncode: int) -> None:
         """The process ends."""
-        self.processes[-1].returncode = returncode
+        self.processes[-1].end(returncode)
         for _ in range(3):
             self.start(self.loop.fire)
 

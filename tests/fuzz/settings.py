@@ -6,7 +6,6 @@
 
 import json
 import tempfile
-from functools import lru_cache
 from pathlib import Path
 
 from scoring_runtime import openapi, settings
@@ -53,16 +52,16 @@ SEEDS = (
 )
 
 
-@lru_cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="fuzz-settings-")
-
-
 def check(data: bytes) -> None:
     draw = Draw(data)
     environ = {VARIABLES[draw.below(len(VARIABLES))]: draw.text() for _ in range(draw.below(5))}
-    path = Path(_folder().name, "swagger.json")
-    path.write_bytes(draw.rest())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "swagger.json")
+        path.write_bytes(draw.rest())
+        check_files(environ, path)
+
+
+def check_files(environ: dict[str, str], path: Path) -> None:
     for variables, file in ((environ, None), (environ, str(path)), ({}, str(path))):
         try:
             loaded = settings.load({}, variables, file)
