@@ -5,13 +5,16 @@ there is room; what finds none waits here, up to a bound, and what is more is dr
 lines are missing, one line says how many, as soon as the log flows again.
 
 Descriptors 1 and 2 are shared with other processes: O_NONBLOCK would be theirs as well, so it is not set. A pipe that has
-room takes at least PIPE_BUF bytes, all or none of them: a write is as many whole lines as fit into that.
+room takes at least PIPE_BUF bytes, all or none of them: a write is as many whole lines as fit into that. One that is
+empty takes all that it can hold.
 """
 
 import contextlib
+import fcntl
 import os
 import select
 import stat
+import termios
 import threading
 import time
 from collections import deque
@@ -40,6 +43,7 @@ class Sink:
         self._poll = None if _is_file(descriptor) else select.poll()
         if self._poll is not None:
             self._poll.register(descriptor, select.POLLOUT)
+        self._capacity_bytes = _pipe_capacity_bytes(descriptor)
         self.forget()
 
     def forget(self) -> None:
@@ -136,14 +140,19 @@ class Sink:
                     if not poll.poll(0):
                         break
                     if size - start > select.PIPE_BUF:
-                        end = start + select.PIPE_BUF
-                        end = lines.rfind(b"\n", start, end) + 1 or end
+                        room = self._capacity_bytes if self._is_empty() else select.PIPE_BUF
+                        if size - start > room:
+                            end = lines.rfind(b"\n", start, start + room) + 1 or start + room
                 start += os.write(self._descriptor, lines[start:end])
         except BlockingIOError:
             pass  # somebody else has made it non-blocking, and it is full
         finally:
             self._busy = False
         return start
+
+    def _is_empty(self) -> bool:
+        """Is it a pipe whose reader has read everything? A write for each PIPE_BUF bytes would wake it as often."""
+        return self._capacity_bytes > 0 and fcntl.ioctl(self._descriptor, termios.FIONREAD, b"\0\0\0\0") == b"\0\0\0\0"
 
     def _keep(self, lines: bytes, written: int) -> None:
         """Let what is not written wait, as far as there is room for whole lines; a line that was begun is ended."""
@@ -177,6 +186,14 @@ def missing_notice(count: int, now: float) -> bytes:
         f"{when},{int(now * 1000) % 1000:03d} W [{os.getpid()}] scoring_runtime.log - {count} lines were dropped here, "
         "because nobody read the log or it could not be written.\n"
     ).encode()
+
+
+def _pipe_capacity_bytes(descriptor: int) -> int:
+    """What a pipe holds; 0 for what is no pipe, or where the system does not say."""
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
+    except (AttributeError, OSError):
+        return 0
 
 
 def _is_file(descriptor: int) -> bool:
