@@ -70,8 +70,11 @@ TABLE: dict[tuple[State, Event], State] = {
 _EXIT_LINGER_S = 0.1
 """How long replies of an ended process may still come out of its socket."""
 
-_DRAIN_LINGER_S = 2.0
+DRAIN_LINGER_S = 2.0
 """How long a process that was told to end may take for its exit handlers, or for its own handler of SIGTERM."""
+
+_KILL_PATIENCE_S = 5.0
+"""How long a killed process may take to go before the log says so: one that waits for a driver or a disk cannot go."""
 
 
 class Ending(enum.StrEnum):
@@ -166,6 +169,7 @@ class Life:
         self._signal_group(signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)  # a fork of a moment ago has no group of its own yet
+        self._loop.call_later(_KILL_PATIENCE_S, self._end_patience)
 
     def check(self, now: float) -> None:
         """Kill it if it missed its deadline, is stopped, or holds too much memory."""
@@ -213,10 +217,19 @@ class Life:
             # Without a channel it is of no use, whether it ends by itself or not.
             if self._channel.fault is not None:
                 logger.error("%s sent what is no frame: %s.", self.name, self._channel.fault)
-            linger_s = _DRAIN_LINGER_S if self.state is State.DRAINING else _EXIT_LINGER_S
+            linger_s = DRAIN_LINGER_S if self.state is State.DRAINING else _EXIT_LINGER_S
             self._loop.call_later(linger_s, self._end_linger)
         else:
             self._finish()
+
+    def _end_patience(self) -> None:
+        if not self._gone:
+            logger.error(
+                "%s was killed %g s ago because %s, and is still there: the system holds it (a device, a disk).",
+                self.name,
+                _KILL_PATIENCE_S,
+                self._killed_why,
+            )
 
     def _end_linger(self) -> None:
         if not self._gone:

@@ -30,7 +30,7 @@ from .launcher import (
     reason_against_preload,
     watch_pidfd,
 )
-from .life import Life, State
+from .life import DRAIN_LINGER_S, Life, State
 
 logger = logging.getLogger("scoring_runtime.pool")
 
@@ -90,7 +90,6 @@ class Nursery:
         self._loop = loop
         self._on_ended = on_ended
         self._tap = tap
-        self._draining = False
         self._process: PreloadProcess | None = None
 
     def launch(self, on_launched: OnLaunched) -> None:
@@ -279,6 +278,7 @@ class PreloadProcess(Life):
         self._loop.remove_reader(self._control.fileno())
         self._control.close()
         self._control = None
+        self._loop.call_later(DRAIN_LINGER_S, self._end_linger)  # it is of no use any more
         if self._asked_fork is not None:
             (on_launched, wires), self._asked_fork = self._asked_fork, None
             wires.close()

@@ -143,7 +143,10 @@ class Pool:
         return max(seat.back_off.in_a_row for seat in self._seats)
 
     def tick(self, now: float) -> None:
-        """Kill what missed a deadline, is stopped or too large; free what waits behind a slow stream. To be called a few times a second."""
+        """Kill what missed a deadline, is stopped or too large; recall what waits behind a slow stream.
+
+        To be called a few times a second.
+        """
         self._launcher.check(now)
         for seat in self._seats:
             if seat.scorer is not None:

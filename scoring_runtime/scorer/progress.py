@@ -4,7 +4,7 @@ When a scorer dies, the front must know which requests of its frame may have run
 others go to another scorer. Both map the same unlinked file; a mark costs about 0.1 microseconds and no system call.
 
 Replies wait in a scorer for company. So that a request that takes the scorer down does not take their answers along, they
-are copied here before it begins, at 1 us each, and forgotten when they have been sent. A request that travels alone, or
+are copied here before it begins, at 0.7 us each, and forgotten when they have been sent. A request that travels alone, or
 behind which nothing waits to be sent, pays nothing.
 
     offset 0           8              12
@@ -22,11 +22,9 @@ from typing import List, Tuple, Union
 
 _Blob = Union[bytes, bytearray, memoryview]
 
-_ID = struct.Struct("<Q")
-_KEPT_BYTES = struct.Struct("<I")
+_HEAD = struct.Struct("<QI")
 _ENTRY = struct.Struct("<QHHIII")
-_KEPT_AT = _ID.size
-_ENTRIES_AT = _KEPT_AT + _KEPT_BYTES.size
+_ENTRIES_AT = _HEAD.size
 FILE_BYTES = 65536
 
 
@@ -46,39 +44,39 @@ class Progress:
 
     def __init__(self, descriptor: int) -> None:
         self._map = mmap.mmap(descriptor, FILE_BYTES)
+        self._begun = 0
         self._end = _ENTRIES_AT
 
     def mark(self, request_id: int) -> None:
-        """Say that `request_id` begins now."""
-        _ID.pack_into(self._map, 0, request_id)
+        """Say that `request_id` begins now, and that what was kept before counts."""
+        self._begun = request_id
+        _HEAD.pack_into(self._map, 0, request_id, self._end - _ENTRIES_AT)
 
     def read(self) -> int:
         """The id that was marked last."""
-        return int(_ID.unpack_from(self._map, 0)[0])
+        return int(_HEAD.unpack_from(self._map)[0])
 
     def keep(self, request_id: int, status: int, flags: int, run_us: int, head: bytes, body: _Blob) -> bool:
-        """Copy a reply that is not sent yet; False when there is no room for it."""
+        """Copy a reply that is not sent yet; it counts from the next mark on. False when there is no room for it."""
         at = self._end
         end = at + _ENTRY.size + len(head) + len(body)
         if end > FILE_BYTES:
             return False
         self._map[at:end] = _ENTRY.pack(request_id, status, flags, run_us, len(head), len(body)) + head + body
         self._end = end
-        _KEPT_BYTES.pack_into(self._map, _KEPT_AT, end - _ENTRIES_AT)  # last: what it counts is whole
         return True
 
     def forget(self) -> None:
         """What was kept has been sent."""
-        if self._end > _ENTRIES_AT:
-            self._end = _ENTRIES_AT
-            _KEPT_BYTES.pack_into(self._map, _KEPT_AT, 0)
+        self._end = _ENTRIES_AT
+        _HEAD.pack_into(self._map, 0, self._begun, 0)
 
     def kept(self) -> List[Tuple[int, int, int, int, bytes, bytes]]:
         """The replies, as frames.Reply; ValueError when it is nonsense: user code may have written there."""
         shared = self._map
         replies: List[Tuple[int, int, int, int, bytes, bytes]] = []
         at = _ENTRIES_AT
-        end = at + int(_KEPT_BYTES.unpack_from(shared, _KEPT_AT)[0])
+        end = at + int(_HEAD.unpack_from(shared)[1])
         while at < end <= FILE_BYTES:
             if at + _ENTRY.size > end:
                 raise ValueError("a kept reply breaks off")
