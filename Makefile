@@ -80,6 +80,10 @@ incumbent: $(VENV)/pyvenv.cfg ## Set up the server that ours is compared with, a
 bench-cpu: $(VENV)/.dev $(VENV)/.wheel ## CPU time per request (BENCH_ARGS="--repeats 3 --json FILE")
 	$(RUN) benchmarks/cpu_per_request.py $(BENCH_ARGS)
 
+.PHONY: bench-idle
+bench-idle: $(VENV)/.dev $(VENV)/.wheel ## Memory of idle connections (BENCH_ARGS="--connections 1000 --json FILE")
+	$(RUN) benchmarks/idle_connections.py $(BENCH_ARGS)
+
 .PHONY: bench-scripts
 bench-scripts: $(VENV)/.dev $(VENV)/.wheel incumbent ## The same for two scripts, next to the incumbent
 	for script in plain numpy_schema; do \

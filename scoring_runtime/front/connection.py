@@ -256,19 +256,19 @@ class Connection(asyncio.Protocol):
             if method == b"CONNECT":  # what follows would be another protocol's, to another reader
                 raise routes.unknown_method(self.target)
             head = RequestHead(method, self.target, self.headers, version == "1.0", parser.should_keep_alive())
-            reading = heads.read(head)
+            plain, bodiless, body_bytes, expects_continue = heads.read(head)
             self.head = head
             if self.server.key_file is not None:
-                self._admit(head, self.server.key_file, reading.bodiless)
-            if reading.body_bytes > self.settings.max_body_bytes:
+                self._admit(head, self.server.key_file, bodiless)
+            if body_bytes > self.settings.max_body_bytes:
                 raise refusals.body_too_large(self.settings)
         except RequestError as refusal:
             self._stop(refusal)
-        self.plain_head = reading.plain
-        self.announced_bytes = reading.body_bytes
+        self.plain_head = plain
+        self.announced_bytes = body_bytes
         self._enter(BODY)
         self.fed_bytes = self.overhead_bytes = 0
-        self.expects_continue = reading.expects_continue and not parser.should_upgrade()
+        self.expects_continue = expects_continue and not parser.should_upgrade()
         if self.expects_continue and not self.exchanges:
             self._continue()
 

@@ -1,7 +1,5 @@
 """What a request's header fields say of how it is read, and whether two readers could understand them differently. Pure."""
 
-from typing import NamedTuple
-
 from ..errors import BadRequest, CodingNotImplemented, ExpectationFailed
 from .exchange import RequestHead
 
@@ -11,49 +9,41 @@ _ONCE = frozenset((b"host", b"content-type", b"transfer-encoding"))
 _MISSPELT = frozenset((b"content_length", b"transfer_encoding"))
 """To a reader that knows them by the names of CGI's variables, these are the real ones."""
 
-_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
-_CHECKED = _ONCE | _FRAMING | _MISSPELT
+_CHECKED = _ONCE | _MISSPELT | {b"content-length", b"expect", b"upgrade"}
 
 
-class Reading(NamedTuple):
-    """How to go on behind a head."""
+def read(head: RequestHead) -> tuple[bool, bool, int, bool]:
+    """What a head says; RequestError where it says two things, or what this server cannot do.
 
-    plain: bool
-    """Nothing but a Content-Length, if that, says how the message is read."""
-    bodiless: bool
-    body_bytes: int
-    """As announced; 0 for a body in chunks."""
-    expects_continue: bool
-
-
-def read(head: RequestHead) -> Reading:
-    """What a head says; RequestError where it says two things, or what this server cannot do."""
-    plain = bodiless = True
-    expects_continue = False
-    body_bytes = 0
-    seen = set()
+    plain: nothing but a Content-Length, if that, says how the message is read. bodiless: there is no body. body_bytes: its
+    length as announced, 0 for a body in chunks. expects_continue: the client waits to be told to go on.
+    """
+    plain, chunked, body_bytes, expects_continue = True, False, 0, False
+    seen = []
     for name, value in head.headers:
         known = name.lower()
         if known not in _CHECKED:
             continue
-        if known in _MISSPELT or (known in seen and known in _ONCE):
-            text = known.decode()
-            wrong = "is not spelt so" if known in _MISSPELT else "stands twice"
-            raise BadRequest(f"The header field {text} {wrong}: readers could understand the request differently.")
-        seen.add(known)
         if known == b"content-length":
             body_bytes = int(value)  # the parser has checked that it is one number
-        elif known in _FRAMING:
-            plain = False
-        if known == b"transfer-encoding":
-            _check_coding(head, value)
-            bodiless = False
+        elif known in _ONCE:
+            if known in seen:
+                raise BadRequest(f"The request has two {known.decode()} header fields.")
+            seen.append(known)
+            if known == b"transfer-encoding":
+                _check_coding(head, value)
+                plain, chunked = False, True
         elif known == b"expect":
             expected = value.decode("latin-1")
             if expected.lower() != "100-continue":
                 raise ExpectationFailed(f"The expectation {expected!r} cannot be met. Use 100-continue.")
-            expects_continue = not head.http_10
-    return Reading(plain, bodiless and not body_bytes, body_bytes, expects_continue)
+            plain, expects_continue = False, not head.http_10
+        elif known == b"upgrade":
+            plain = False
+        else:
+            right = known.decode().replace("_", "-")
+            raise BadRequest(f"The header field {known.decode()} is not {right}, but some would read it so.")
+    return plain, not chunked and not body_bytes, body_bytes, expects_continue
 
 
 def _check_coding(head: RequestHead, coding: bytes) -> None:

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from scoring_runtime.front import connection
+
 
 def message(head: str, body: bytes = b"") -> bytes:
     return head.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n" + body
@@ -98,6 +100,16 @@ def test_a_stream_is_answered_alike_however_it_is_cut(make_front, messages, endi
     front = make_front()
     for cuts, whole, answers_at_once in ways:
         assert converse(front, cut([*messages, ending], cuts, whole), answers_at_once) == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(messages=st.lists(valid, min_size=1, max_size=60), ending=last, piece_bytes=st.integers(1, 500))
+def test_much_at_once_is_answered_alike_in_pieces_of_any_size(make_front, messages, ending, piece_bytes):
+    stream = b"".join([*messages, ending])
+    expected = converse(make_front(), [stream], False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection, "MAX_PIECE_BYTES", piece_bytes)
+        assert converse(make_front(), [stream], False) == expected
 
 
 def converse(front: Any, pieces: list[bytes], answers_at_once: bool) -> tuple[list[bytes], bool]:
