@@ -23,6 +23,8 @@ BODY = b'{"data": [[5.1,3.5,1.4,0.2]]}'
 DRAIN_S = 10.0
 """How long answers may take after the last request."""
 
+REFUSED_PAUSE_S = 0.1
+
 LOST = 0
 """In the place of a status: the connection ended, or no answer came."""
 
@@ -165,7 +167,9 @@ class Load:
 
     def freed(self, connection: Connection) -> None:
         if self.again:
-            connection.send(self.request, self.now())
+            # Who is refused comes back later: at once, the refusals would take the processor from the answers.
+            delay_s = 0.0 if self.answers[-1].status == 200 else REFUSED_PAUSE_S
+            asyncio.get_running_loop().call_later(delay_s, self._send_again, connection)
         elif self.waiting:
             connection.send(self.request, self.waiting.popleft())
         else:
@@ -190,6 +194,10 @@ class Load:
         if self.due is not None:
             asyncio.get_running_loop().call_later(max(0.0, self.due - self.now()), self._send_due)
         self._end_if_done()
+
+    def _send_again(self, connection: Connection) -> None:
+        if not connection.transport.is_closing():
+            connection.send(self.request, self.now())
 
     def _end_if_done(self) -> None:
         if self.due is None and not self.again and len(self.answers) == self.sent:

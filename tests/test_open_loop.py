@@ -145,6 +145,20 @@ def test_as_many_as_are_answered():
     assert 20 < rates[0] <= 4 / 0.02
 
 
+def test_who_asks_again_pauses_after_a_refusal():
+    counts = []
+
+    async def serve(number: int) -> bytes:
+        counts.append(number)
+        return response(503)
+
+    async def use(port: int) -> None:
+        assert await closed_loop(port, 2, 1.0) == 0.0
+
+    asyncio.run(served(serve, use))
+    assert 2 <= len(counts) <= 2 * 11
+
+
 def test_only_answers_within_the_target_are_good():
     answers = [Answer(0.0, 0.001, late_s, status) for status, late_s in ((200, 0.1), (200, 0.3), (503, 0.1), (LOST, 1))]
     report = summary(answers, 2.0, target_s=0.2)
