@@ -5,6 +5,7 @@ import itertools
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -244,7 +245,8 @@ async def early_leavers(visit: Visit) -> None:
             await asyncio.sleep(random.choice((0, 0.001, 0.02)))
             visit.leave()
             if random.random() < 0.5:
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                with suppress(OSError):  # it is closed already
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         await pause(visit, 0.1)
 
 
@@ -351,6 +353,9 @@ async def attempt(visit: Visit, kind: Callable[[Visit], Awaitable[None]]) -> Non
     except TimeoutError:
         visit.violated("no answer", f"{len(visit.pending)} requests within {ANSWER_WITHIN_S:g} s")
         visit.lose("no answer")
+    except Exception as error:
+        visit.violated("a fault of the client itself", repr(error))
+        visit.lose("a fault of the client itself")
     else:
         if visit.pending:
             visit.lose("the client forgot it")
@@ -362,7 +367,8 @@ async def pause(visit: Visit, mean_s: float) -> None:
 
 def small_window(writer: Writer) -> None:
     """Let little be under way, so that the server has to wait for its reader."""
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+    with suppress(OSError):  # it is closed already
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
 
 
 # What faults are made of

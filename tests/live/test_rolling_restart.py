@@ -44,6 +44,9 @@ def haproxy(tmp_path, wait_until):
         (text,) = re.findall(r"```haproxy\n(.*?)```", OPERATIONS.read_text("utf-8"), re.DOTALL)
         own, statistics = free_ports(2)
         text = text.replace("*:80", f"127.0.0.1:{own}")
+        text = text.replace(
+            "mode http\n", "mode http\n    retries 0\n"
+        )  # a connection that is refused is a failure here
         for place, port in zip(("10.0.0.1:5001", "10.0.0.2:5001"), ports, strict=True):
             assert place in text
             text = text.replace(place, f"127.0.0.1:{port}")
