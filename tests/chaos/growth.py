@@ -22,7 +22,7 @@ class Limit:
 
 LIMITS = {
     "rss_bytes": Limit(12 << 20, 0.15),
-    "descriptors": Limit(4),
+    "descriptors": Limit(4),  # without sockets: those come and go with clients, and are counted when these have gone
     "memfds": Limit(1),
     "threads": Limit(1),
     "children": Limit(1),

@@ -29,6 +29,7 @@ SERVERS = {
 CLIENTS_OF_A_KIND = 1
 SAMPLES = 400
 LONGEST_RECOVERY_S = 60.0
+IDLE_WITHIN_S = 15.0
 
 Tell = Callable[[str], None]
 Samples = dict[tuple[str, str, int], list[dict[str, float]]]
@@ -89,6 +90,7 @@ async def _under_load(
         if not await server.recovered():
             raise RuntimeError("\n".join([f"{server.name} does not start", *map(repr, server.last_lines)]))
     tell("the servers are ready")
+    idle = _sample_all(servers)
     stopping = asyncio.Event()
     began = time.monotonic()
     samples: Samples = {}
@@ -122,7 +124,37 @@ async def _under_load(
         stopping.set()
         await asyncio.wait(clients)
         sampler.cancel()
+    await _check_idle(servers, idle, next(iter(places.values())).ledger)
     return strokes, samples
+
+
+def _sample_all(servers: dict[str, Server]) -> dict[tuple[str, str, int], dict[str, float]]:
+    """What arbiters and fronts hold now."""
+    samples = {}
+    for server in servers.values():
+        for role, pids in (("arbiter", [server.arbiter_pid]), ("front", server.front_pids())):
+            for pid in pids:
+                held = sample(pid)
+                if held is not None:
+                    samples[server.name, role, pid] = held
+    return samples
+
+
+async def _check_idle(
+    servers: dict[str, Server], before: dict[tuple[str, str, int], dict[str, float]], ledger: Ledger
+) -> None:
+    """The clients have gone: so must have their connections, in what lived through the whole run."""
+    deadline = time.monotonic() + IDLE_WITHIN_S
+    while True:
+        now = _sample_all(servers)
+        left = {key: held["sockets"] - before[key]["sockets"] for key, held in now.items() if key in before}
+        if all(more <= 0 for more in left.values()):
+            return
+        if time.monotonic() > deadline:
+            text = ", ".join(f"{more:g} of the {role} of {name}" for (name, role, _), more in left.items() if more > 0)
+            ledger.violations.add("sockets are left", text)
+            return
+        await asyncio.sleep(0.1)
 
 
 async def _strike_all(
@@ -138,7 +170,11 @@ async def _strike_all(
         began = place.clock()
         harms = server.engine in fault.harms
         window = place.ledger.begin(server.name, stroke.fault, began, harms=harms, cuts=fault.cuts)
-        gone = await fault.strike(Scene(server, place, random.Random(stroke.seed)))
+        try:
+            gone = await fault.strike(Scene(server, place, random.Random(stroke.seed)))
+        except Exception as error:
+            place.ledger.violations.add("a fault of the program itself", f"{stroke.fault} on {server.name}: {error!r}")
+            gone = frozenset()
         struck = place.clock()
         recovered = await server.recovered(gone, LONGEST_RECOVERY_S)
         window.ended = place.clock()
@@ -171,12 +207,8 @@ async def _stop(servers: dict[str, Server], ledger: Ledger) -> None:
 
 async def _keep_sampling(servers: dict[str, Server], samples: Samples, every_s: float) -> None:
     while True:
-        for server in servers.values():
-            for role, pids in (("arbiter", [server.arbiter_pid]), ("front", server.front_pids())):
-                for pid in pids:
-                    held = sample(pid)
-                    if held is not None:
-                        samples.setdefault((server.name, role, pid), []).append(held)
+        for key, held in _sample_all(servers).items():
+            samples.setdefault(key, []).append(held)
         await asyncio.sleep(every_s)
 
 

@@ -245,9 +245,11 @@ def sample(pid: int) -> dict[str, float] | None:
     try:
         process = psutil.Process(pid)
         links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
+        sockets = sum(link.startswith("socket:") for link in links)
         return {
             "rss_bytes": process.memory_info().rss,
-            "descriptors": len(links),
+            "descriptors": len(links) - sockets,
+            "sockets": sockets,
             "memfds": sum(link.startswith("/memfd:") for link in links),
             "threads": process.num_threads(),
             "children": len(children(pid)),
