@@ -142,6 +142,7 @@ class Scorer(Life):
         for reply in kept:
             ticket = self.in_flight.get(reply[0])
             if ticket is not None and not reply[2] & _PIECE_FLAGS:
+                self.answered = True
                 self._owner.scorer_replied(self, [(ticket, reply)], 0)
                 del self.in_flight[reply[0]]
 
