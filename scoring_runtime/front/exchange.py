@@ -201,7 +201,7 @@ def head_lines(head: bytes) -> tuple[bytes, bytes]:
     lines = []
     for line in head.split(b"\n"):
         name, colon, value = line.partition(b":")
-        if not colon or not _is_token(name) or b"\r" in value or b"\0" in value:
+        if not colon or not _is_token(name) or value.translate(None, _FIELD_VALUE):
             continue
         lowered = name.lower()
         if lowered in _FRONT_ONLY:
@@ -217,6 +217,10 @@ _FRONT_ONLY = frozenset((b"content-length", b"transfer-encoding", b"connection",
 """Headers that say how the message travels: the front's alone."""
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+_FIELD_VALUE = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
+"""RFC 9110 section 5.5. Strict clients refuse a whole response for one other byte."""
 
 
 def _is_token(name: bytes) -> bool:
