@@ -97,6 +97,19 @@ bench-scripts: $(VENV)/.dev $(VENV)/.wheel incumbent ## The same for two scripts
 bench-overload: $(VENV)/.dev $(VENV)/.wheel ## Goodput and times at 0.5 to 3 times the capacity
 	$(RUN) benchmarks/overload.py --json benchmarks/results/overload.json $(BENCH_ARGS)
 
+.PHONY: bench-reliability
+bench-reliability: $(VENV)/.dev $(VENV)/.wheel incumbent litserve ## Break servers under load, ours next to others, and write docs/reliability.md
+	env PYTHONPATH=. $(BIN)/python -P -m benchmarks.reliability --json benchmarks/results/reliability.json $(BENCH_ARGS)
+	$(RUN) docs/render_reliability.py
+
+.PHONY: litserve
+litserve: .venv-litserve/.requirements ## Set up LitServe, which bench-reliability breaks, too
+
+.venv-litserve/.requirements: requirements/litserve.txt | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m venv --clear .venv-litserve
+	.venv-litserve/bin/python -P -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
+	@touch $@
+
 ##@ Maintain
 
 .PHONY: apt
@@ -135,15 +148,17 @@ lock: | $(VENV)/pyvenv.cfg ## Renew requirements/*.txt from pyproject.toml and r
 	$(BIN)/$(LOCK) -c requirements/dev.txt -o requirements/fuzz.txt requirements/fuzz.in
 	$(BIN)/$(LOCK) --no-deps -o requirements/models.txt requirements/models.in
 	$(BIN)/$(LOCK) -o requirements/incumbent.txt requirements/incumbent.in
+	$(BIN)/$(LOCK) -o requirements/litserve.txt requirements/litserve.in
 	$(BIN)/$(LOCK_ANY) --python-version 3.8 --fork-strategy requires-python -o requirements/user.txt requirements/user.in
 
 .PHONY: docs
-docs: $(VENV)/.serve $(VENV)/.wheel ## Write docs/settings.md from the settings table
+docs: $(VENV)/.serve $(VENV)/.wheel ## Write docs/settings.md from the settings table, and docs/reliability.md from its results
 	$(RUN) docs/render_settings.py
+	$(RUN) docs/render_reliability.py
 
 .PHONY: clean
 clean: ## Remove everything that was built or installed here
-	rm -rf '$(VENV)' .venv-incumbent .venv-user dist .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf '$(VENV)' .venv-incumbent .venv-litserve .venv-user dist .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help

@@ -1,5 +1,6 @@
 """The pages say what is: settings, commands, routes, files and links that they name exist."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -25,6 +26,13 @@ def test_the_page_of_settings_is_fresh():
     rendered = runpy.run_path(str(ROOT / "docs" / "render_settings.py"))["render"]()
 
     assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == rendered, "run: make docs"
+
+
+def test_the_page_of_reliability_is_fresh():
+    results = json.loads((ROOT / "benchmarks" / "results" / "reliability.json").read_text(encoding="utf-8"))
+    rendered = runpy.run_path(str(ROOT / "docs" / "render_reliability.py"))["render"](results)
+
+    assert (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8") == rendered, "run: make docs"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
