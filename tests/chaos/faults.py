@@ -264,7 +264,7 @@ FAULTS: dict[str, Fault] = {
     "long lines, unread": Fault(long_lines, SCRIPTS, NOBODY),
     "log unread": Fault(pause_log, ALL, NOBODY),
     "burst of requests": Fault(request_burst, ALL, ALL),
-    "flood of connections": Fault(connection_flood, ALL, ALL),
+    "flood of connections": Fault(connection_flood, ALL, ALL, Cuts.IDLE),
     "slowloris": Fault(slowloris, ALL, NOBODY),
     "nothing": Fault(nothing, ALL, NOBODY),
 }
