@@ -1,8 +1,8 @@
 """How long a place stays empty before its next scorer is started. Pure: lives come in, waits go out.
 
 A life that failed to start, or ended although nobody had asked it anything, says that the next one will, too: such lives
-wait longer and longer. A life that a request ended says nothing of the kind, and whoever sends such requests must not be
-able to keep the others waiting: the next one starts at once, or after a second at most.
+wait longer and longer. A life that a request ended, or that had answered some, says nothing of the kind, and whoever sends
+such requests must not be able to keep the others waiting: the next one starts at once, or after a second at most.
 """
 
 STABLE_AFTER_S = 10.0
@@ -39,8 +39,13 @@ class BackOff:
         """Lives in a row that ended too soon."""
         return self._failures + self._crashes
 
-    def ended(self, lived_s: float) -> float:
-        """The wait after a life that ended by itself. lived_s: since it was ready; 0 if it never was."""
+    def ended(self, lived_s: float, answered: bool) -> float:
+        """The wait after a life that ended with nothing to do. lived_s: since it was ready; 0 if it never was.
+
+        answered: it had answered requests: then the next one will, too, whoever killed it.
+        """
+        if answered:
+            return self.crashed(answered)
         self._crashes = 0
         self._failures = 1 if lived_s >= STABLE_AFTER_S else self._failures + 1
         return back_off_s(self._failures)

@@ -229,7 +229,7 @@ class Pool:
         if unsettled:
             delay_s = seat.back_off.crashed(scorer.answered)
         else:
-            delay_s = seat.back_off.ended(max(0.0, self._loop.time() - seat.ready_at))
+            delay_s = seat.back_off.ended(max(0.0, self._loop.time() - seat.ready_at), scorer.answered)
         error = scorer.start_error
         seat.last_error = error.message if error else scorer.exit_text
         logger.error(

@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoring_runtime.pool import vitals
-from scoring_runtime.pool.back_off import LONGEST_BACK_OFF_S, LONGEST_CRASH_WAIT_S, STABLE_AFTER_S, BackOff
+from scoring_runtime.pool.back_off import (
+    FIRST_BACK_OFF_S,
+    LONGEST_BACK_OFF_S,
+    LONGEST_CRASH_WAIT_S,
+    STABLE_AFTER_S,
+    BackOff,
+)
 
 REST = b" 1" * 20
 
@@ -73,11 +79,11 @@ def test_what_a_process_has_started_is_found_down_to_the_last():
 
 def test_lives_that_end_by_themselves_wait_longer_and_longer_until_one_lasts():
     back_off = BackOff()
-    waits = [back_off.ended(0.0) for _ in range(12)]
+    waits = [back_off.ended(0.0, False) for _ in range(12)]
     assert waits[:4] == [0.0, 0.25, 0.5, 1.0]
     assert waits[-1] == LONGEST_BACK_OFF_S
     assert back_off.in_a_row == 12
-    assert back_off.ended(STABLE_AFTER_S) == 0.0
+    assert back_off.ended(STABLE_AFTER_S, False) == 0.0
     assert back_off.in_a_row == 1
 
 
@@ -96,6 +102,13 @@ def test_requests_that_end_scorers_never_make_the_others_wait_long(answered):
 def test_a_crash_under_a_request_shows_that_the_start_was_good():
     back_off = BackOff()
     for _ in range(8):
-        back_off.ended(0.0)
+        back_off.ended(0.0, False)
     assert back_off.crashed(False) == 0.0
-    assert back_off.ended(0.0) == 0.0
+    assert back_off.ended(0.0, False) == 0.0
+
+
+def test_lives_that_had_answered_are_followed_at_once_however_often_they_are_killed():
+    back_off = BackOff()
+    assert [back_off.ended(0.1, True) for _ in range(12)] == [0.0] * 12
+    assert back_off.ended(0.1, False) == 0.0
+    assert back_off.ended(0.1, False) == FIRST_BACK_OFF_S
