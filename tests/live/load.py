@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 CONNECTIONS = 16
+TIMEOUT_S = 120.0
 
 
 class Load:
@@ -28,7 +29,9 @@ class Load:
     def await_more(self, count: int) -> None:
         """Wait until so many more requests have their answers. For `meanwhile`."""
         goal = len(self.answers) + count
+        deadline = time.monotonic() + TIMEOUT_S
         while len(self.answers) < goal:
+            assert time.monotonic() < deadline, f"{len(self.answers)} answers after {TIMEOUT_S:g} s, not {goal}"
             time.sleep(0.005)
 
     async def _run(self, meanwhile: Callable[[], None]) -> None:

@@ -441,7 +441,7 @@ def run(data):
 
 def test_a_request_that_stops_its_process_or_grows_for_ever_fails_alone(script, serve, connect):
     with serve(script(STOPS_AND_GROWS), "--scorers", "2", "--max-scorer-memory-mb", "200") as server:
-        load = Load(server, connect, encode_number)
+        load = Load(server.port, connect, encode_number)
         load.run(lambda: load.await_more(2000))
         metrics = server.get("/metrics").body.decode()
         assert 'scoring_scorer_ends_total{reason="stopped"} 1.0' in metrics
