@@ -48,10 +48,14 @@ def _check(parsed: argparse.Namespace) -> int:
     chosen = _settings(parsed, environ)
     found = target.find(parsed.target or chosen.entry_script)
 
-    from .pool import launch, probe
+    from .pool import launch, orphans, probe
     from .report import render
 
-    info = probe.probe(launch.plan(found, chosen, environ), chosen.start_timeout_s)
+    orphans.adopt()
+    try:
+        info = probe.probe(launch.plan(found, chosen, environ), chosen.start_timeout_s)
+    finally:
+        orphans.end()
     print(render(found, info))
     return 0
 

@@ -9,6 +9,7 @@ from gunicorn.app.base import BaseApplication
 
 from ..errors import AddressError
 from ..openapi import Document, read_user_documents
+from ..pool import orphans
 from ..pool.launch import LaunchPlan
 from ..settings import Settings
 from ..telemetry import insights, sink
@@ -74,9 +75,14 @@ class FrontApplication(BaseApplication):  # type: ignore[misc]
             "graceful_timeout": int(settings.drain_grace_s + settings.drain_timeout_s + insights.FLUSH_S) + 5,
             "control_socket_disable": True,
             "proc_name": "scoring-runtime",
-            "on_exit": lambda _arbiter: self.boot_report.print(),
+            "on_exit": lambda _arbiter: self.end(),
         }.items():
             self.cfg.set(name, value)
+
+    def end(self) -> None:
+        """In the master, at its very end."""
+        orphans.end()
+        self.boot_report.print()
 
     def load(self) -> None:
         """No WSGI application: the worker class is all there is."""
@@ -89,6 +95,7 @@ def run(settings: Settings, plan: LaunchPlan) -> NoReturn:
     certificates = tls.load(settings)
     for port in settings.ports:
         check_address(settings.host, port)
+    orphans.adopt()
     FrontApplication(settings, plan, own_documents, key_file, certificates).run()
     raise SystemExit(0)
 

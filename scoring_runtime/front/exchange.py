@@ -201,7 +201,7 @@ def head_lines(head: bytes) -> tuple[bytes, bytes]:
     lines = []
     for line in head.split(b"\n"):
         name, colon, value = line.partition(b":")
-        if not colon or not _is_token(name) or value.translate(None, _FIELD_VALUE):
+        if not colon or not _is_token(name) or value.translate(None, _CONTROL) != value:
             continue
         lowered = name.lower()
         if lowered in _FRONT_ONLY:
@@ -213,14 +213,18 @@ def head_lines(head: bytes) -> tuple[bytes, bytes]:
     return content_type, b"".join(lines)
 
 
-_FRONT_ONLY = frozenset((b"content-length", b"transfer-encoding", b"connection", b"date", b"server", b"keep-alive"))
+_FRONT_ONLY = frozenset(
+    (
+        *(b"content-length", b"transfer-encoding", b"connection", b"date", b"server", b"keep-alive"),
+        *(b"proxy-connection", b"te", b"trailer", b"upgrade"),
+    )
+)
 """Headers that say how the message travels: the front's alone."""
 
+_CONTROL = bytes((*range(9), *range(10, 32), 127))
+"""No part of a value (RFC 9110 section 5.5), but for the tab: strict clients refuse a whole response for one of them."""
+
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-
-
-_FIELD_VALUE = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
-"""RFC 9110 section 5.5. Strict clients refuse a whole response for one other byte."""
 
 
 def _is_token(name: bytes) -> bool:

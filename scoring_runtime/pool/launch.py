@@ -63,7 +63,7 @@ class Wires:
                 on_failure.callback(os.close, writer)
                 self.outputs.append(reader)
                 self.theirs.append(writer)
-            self.progress = progress.Progress(shared_file)
+            self.progress = progress.ProgressReader(shared_file)
             self.theirs[0] = their_channel.detach()
             on_failure.pop_all()
 

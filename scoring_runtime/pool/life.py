@@ -25,7 +25,7 @@ from .channel import Channel
 from .launch import LaunchPlan, describe_exit
 from .launcher import Launched
 from .output import OutputPipe
-from .probe import ended_early, start_timeout
+from .probe import cut_off, ended_early, no_frame, start_timeout
 from .vitals import STOPPED_S, Watch
 
 logger = logging.getLogger("scoring_runtime.pool")
@@ -85,6 +85,7 @@ class Ending(enum.StrEnum):
     TIMED_OUT = "timed_out"
     MEMORY = "memory"
     STOPPED = "stopped"
+    CHANNEL_CLOSED = "channel_closed"  # by user code, or by us after bytes that are no frame
     START_FAILED = "start_failed"
 
 
@@ -197,9 +198,8 @@ class Life:
             self.info = ready.read(frame)
             self._move(Event.READY)
             self.on_ready()
-        elif frame.kind == frames.FATAL:
-            message = frames.decode_json(frame)
-            self.start_error = ScorerStartError(str(message.get("message")), str(message.get("traceback", "")))
+        elif frame.kind == frames.FATAL and self.state in (State.STARTING, State.DRAINING) and not self.start_error:
+            self.start_error = ready.read_fatal(frame)
         else:
             raise frames.FrameError(f"frame of kind {frame.kind} while {self.state.value}")
 
@@ -216,6 +216,8 @@ class Life:
         if self._exit_text is None:
             # Without a channel it is of no use, whether it ends by itself or not.
             if self._channel.fault is not None:
+                if self.state is State.STARTING:
+                    self.start_error = no_frame(self._plan, self._channel.fault)
                 logger.error("%s sent what is no frame: %s.", self.name, self._channel.fault)
             linger_s = DRAIN_LINGER_S if self.state is State.DRAINING else _EXIT_LINGER_S
             self._loop.call_later(linger_s, self._end_linger)
@@ -232,8 +234,14 @@ class Life:
             )
 
     def _end_linger(self) -> None:
-        if not self._gone:
+        if self._gone:
+            return
+        if self.state is State.STARTING and self.start_error is None:
+            self.start_error = cut_off(self._plan)
+        if self.state is State.DRAINING:
             self._signal_group(signal.SIGKILL)
+        else:
+            self.kill("its channel to the server is closed", Ending.CHANNEL_CLOSED)
 
     def _on_ended(self) -> None:
         self._gone = True

@@ -27,13 +27,17 @@ def probe(plan: LaunchPlan, timeout_s: float) -> dict[str, Any]:
         _end(process)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Wait for a scorer whose channel is closed, and leave nothing of what it started."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
+def _end(process: "subprocess.Popen[bytes]") -> bool:
+    """Wait for a scorer whose channel is closed, and leave nothing of what it started. Whether it ended by itself."""
+    by_itself = True
+    try:
         process.wait(EXIT_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        by_itself = False
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    return by_itself
 
 
 def _await_ready(
@@ -51,16 +55,15 @@ def _await_ready(
         except ConnectionResetError:  # it ended before it read what was said to it
             data = b""
         if not data:
-            _end(process)
-            raise ended_early(plan, describe_exit(process.returncode))
+            by_itself = _end(process)
+            raise ended_early(plan, describe_exit(process.returncode)) if by_itself else cut_off(plan)
         try:
             for frame in decoder.feed(data):
                 if frame.kind == frames.FATAL:
-                    message = frames.decode_json(frame)
-                    raise ScorerStartError(str(message.get("message")), str(message.get("traceback", "")))
+                    raise ready.read_fatal(frame)
                 return ready.read(frame)
         except frames.FrameError as error:
-            raise ScorerStartError(f"{plan.target}: the scorer sent what is no frame: {error}.") from None
+            raise no_frame(plan, str(error)) from None
 
 
 def start_timeout(plan: LaunchPlan, timeout_s: float) -> ScorerStartError:
@@ -73,3 +76,19 @@ def start_timeout(plan: LaunchPlan, timeout_s: float) -> ScorerStartError:
 def ended_early(plan: LaunchPlan, exit_text: str) -> ScorerStartError:
     """The error of a scorer that ended before it was ready, and did not say why."""
     return ScorerStartError(f"{plan.target}: the scorer {exit_text} while it loaded. What it printed may say why.")
+
+
+def no_frame(plan: LaunchPlan, fault: str) -> ScorerStartError:
+    """The error of a scorer that sent something else than we do."""
+    return ScorerStartError(
+        f"{plan.target}: the scorer sent what is no frame: {fault}. "
+        "Does the script write to descriptors that it has not opened?"
+    )
+
+
+def cut_off(plan: LaunchPlan) -> ScorerStartError:
+    """The error of a scorer that lives, but cannot be reached any more."""
+    return ScorerStartError(
+        f"{plan.target}: the scorer closed its channel to the server while it loaded. "
+        "Does the script close or replace descriptors that it has not opened?"
+    )

@@ -74,6 +74,7 @@ class Scorer(Life):
         self.in_flight: dict[int, Ticket] = {}
         self.streamed = False  # a reply of the present frame came in pieces, at its client's pace
         self._streaming = 0  # the request whose reply is coming in pieces
+        self._piece_due = False  # it was asked for the next one
         self._recall_at = float("inf")
         self._owner = owner
         self._ids = ids
@@ -111,15 +112,17 @@ class Scorer(Life):
 
     def pull(self, number: int) -> None:
         """Let the next piece of a reply come."""
-        if number == self._streaming:
-            self._set_deadline(self._timeout_s)
-            self._channel.send([frames.encode_control(frames.PULL, number)])
+        self._ask_for_piece(number, frames.PULL)
 
     def cancel(self, number: int) -> None:
         """Nobody reads the pieces of a reply any more."""
-        if number == self._streaming:
+        self._ask_for_piece(number, frames.CANCEL)
+
+    def _ask_for_piece(self, number: int, kind: int) -> None:
+        if number == self._streaming and not self._piece_due:
+            self._piece_due = True
             self._set_deadline(self._timeout_s)
-            self._channel.send([frames.encode_control(frames.CANCEL, number)])
+            self._channel.send([frames.encode_control(kind, number)])
 
     # What the process does
 
@@ -141,7 +144,7 @@ class Scorer(Life):
             return
         for reply in kept:
             ticket = self.in_flight.get(reply[0])
-            if ticket is not None and not reply[2] & _PIECE_FLAGS:
+            if ticket is not None and reply[0] != self._streaming and not reply[2] & _PIECE_FLAGS:
                 self.answered = True
                 self._owner.scorer_replied(self, [(ticket, reply)], 0)
                 del self.in_flight[reply[0]]
@@ -160,8 +163,10 @@ class Scorer(Life):
             self._on_piece(replies[0])
             return
         in_flight = self.in_flight
-        if not replies or len({reply[0] for reply in replies}) != len(replies):
-            raise frames.FrameError("a frame of replies that is empty, or has two to one request")
+        if not replies or self._streaming or len({reply[0] for reply in replies}) != len(replies):
+            raise frames.FrameError(
+                "a frame of replies that is empty, has two to one request, or interrupts one in pieces"
+            )
         try:
             settled = [(in_flight[reply[0]], reply) for reply in replies]
         except KeyError as error:
@@ -181,6 +186,9 @@ class Scorer(Life):
         ticket = self.in_flight.get(number)
         if ticket is None:
             raise frames.FrameError(f"a piece of request {number}, which this scorer does not have")
+        if self._streaming and not (self._piece_due and number == self._streaming):
+            raise frames.FrameError(f"a piece of request {number}, which nobody has asked for")
+        self._piece_due = False
         if flags & frames.FLAG_MORE:
             if self._streaming != number:
                 self._streaming = number

@@ -1,8 +1,9 @@
-"""What a scorer says of itself in READY, checked: user code runs in its process, and may say anything. Pure."""
+"""What a scorer says of itself in READY or FATAL, checked: user code runs in its process, and may say anything. Pure."""
 
 from collections.abc import Callable
 from typing import Any
 
+from ..errors import ScorerStartError
 from ..scorer import frames
 
 
@@ -17,15 +18,24 @@ def _is_schema(value: Any) -> bool:
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "headers": (lambda value: value in ("all", "none") or _is_texts(value), '"all", "none" or a list of names'),
     "methods": (lambda value: _is_texts(value) and frames.METHODS.keys() >= set(value), "a list of HTTP methods"),
+    "name": (lambda value: isinstance(value, str), "a text"),
     "swagger": (_is_schema, "an object whose versions are a list of texts"),
 }
 """The fields that the front goes by. The others are only shown."""
 
 
 def read(frame: frames.Frame) -> dict[str, Any]:
-    """The object that READY holds; FrameError when the front could not go by it."""
+    """The object that READY holds; FrameError when it is another frame, or the front could not go by it."""
+    if frame.kind != frames.READY:
+        raise frames.FrameError(f"frame of kind {frame.kind} where READY was due")
     info = frames.decode_json(frame)
     for name, (is_right, expected) in _CHECKS.items():
         if name in info and not is_right(info[name]):
             raise frames.FrameError(f"READY has {name!r}: {info[name]!r:.60}; expected {expected}")
     return info
+
+
+def read_fatal(frame: frames.Frame) -> ScorerStartError:
+    """Why it cannot serve; FrameError when it does not say so."""
+    message = frames.decode_json(frame)
+    return ScorerStartError(str(message.get("message")), str(message.get("traceback", "")))

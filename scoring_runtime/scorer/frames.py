@@ -39,9 +39,9 @@ The scorer strikes those that it has not begun from its list, and only then says
 after the last piece is ignored.
 """
 
-import json
-import struct
 from functools import lru_cache, partial
+from json import dumps, loads
+from struct import Struct
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
 
 MAGIC = b"SR"
@@ -49,6 +49,7 @@ VERSION = 1
 
 HELLO, READY, FATAL, REQUESTS, REPLIES, PULL, CANCEL, RECALL, RETURNED = 1, 2, 3, 4, 5, 6, 7, 8, 9
 KINDS = frozenset((HELLO, READY, FATAL, REQUESTS, REPLIES, PULL, CANCEL, RECALL, RETURNED))
+_JSON_KINDS = frozenset((HELLO, READY, FATAL))
 
 ROUTE_SCORE = 1
 
@@ -68,11 +69,11 @@ FLAG_EXPIRED = 32
 FLAG_ABORT = 16
 """The reply broke off: the front aborts the connection, so that the client does not take what it has for the whole."""
 
-HEADER = struct.Struct("<2sBBIIQ")
+HEADER = Struct("<2sBBIIQ")
 ENTRY_BYTES = 24
-CONTROL = struct.Struct("<Q")
+CONTROL = Struct("<Q")
 
-PACKET = struct.Struct("<Bqq")
+PACKET = Struct("<Bqq")
 """What goes over the control socket of a preload process (`scorer/nursery.py`): kind, pid, code.
 
 To fork, kind FORK; the answer has the pid of the fork, or 0 and in code the errno. To reap, kind REAP with the pid; the
@@ -83,6 +84,8 @@ UNKNOWN_EXIT = 1 << 16
 
 MAX_COUNT = 65536
 MAX_PAYLOAD_BYTES = 1 << 31
+MAX_JSON_BYTES = 1 << 23
+"""Of HELLO, READY and FATAL: they are read on the event loop, in one go."""
 MAX_U32 = (1 << 32) - 1
 COPY_BELOW_BYTES = 65536
 
@@ -125,15 +128,17 @@ class Reply(NamedTuple):
 
 
 def encode_json(kind: int, message: Dict[str, Any]) -> bytes:
-    """A HELLO, READY or FATAL frame."""
-    payload = json.dumps(message).encode("utf-8")
+    """A HELLO, READY or FATAL frame; FrameError when it is too large."""
+    payload = dumps(message).encode("utf-8")
+    if len(payload) > MAX_JSON_BYTES:
+        raise FrameError("a message of %d bytes is over the limit of %d" % (len(payload), MAX_JSON_BYTES))
     return HEADER.pack(MAGIC, VERSION, kind, 0, 0, len(payload)) + payload
 
 
 def decode_json(frame: Frame) -> Dict[str, Any]:
     """The JSON object of a HELLO, READY or FATAL frame; FrameError when it is none."""
     try:
-        message = json.loads(str(frame.payload, "utf-8"))
+        message = loads(str(frame.payload, "utf-8"))
     except (ValueError, RecursionError) as error:
         raise FrameError("frame of kind %d holds no JSON: %s" % (frame.kind, error)) from None
     if not isinstance(message, dict):
@@ -155,7 +160,7 @@ def decode_control(frame: Frame) -> int:
 
 def encode_returned(request_ids: Sequence[int]) -> bytes:
     """A RETURNED frame."""
-    payload = struct.pack("<%dQ" % len(request_ids), *request_ids)
+    payload = Struct("<%dQ" % len(request_ids)).pack(*request_ids)
     return HEADER.pack(MAGIC, VERSION, RETURNED, len(request_ids), 0, len(payload)) + payload
 
 
@@ -163,7 +168,7 @@ def decode_returned(frame: Frame) -> List[int]:
     """The ids of a RETURNED frame; FrameError when it does not hold as many as it says."""
     if len(frame.payload) != frame.count * CONTROL.size:
         raise FrameError("frame of %d ids holds %d bytes" % (frame.count, len(frame.payload)))
-    return list(struct.unpack("<%dQ" % frame.count, frame.payload))
+    return list(Struct("<%dQ" % frame.count).unpack(frame.payload))
 
 
 def encode_requests(requests: Sequence[Tuple[int, int, int, int, bytes, Blob]]) -> List[Blob]:
@@ -200,8 +205,8 @@ _REQUEST = partial(tuple.__new__, Request)
 
 
 @lru_cache(maxsize=1024)
-def _table(count: int) -> struct.Struct:
-    return struct.Struct("<{0}Q{0}I{0}I{0}I{0}H{0}H".format(count))
+def _table(count: int) -> Struct:
+    return Struct("<{0}Q{0}I{0}I{0}I{0}H{0}H".format(count))
 
 
 def _encode(
@@ -272,7 +277,7 @@ class Decoder:
         self._pending = b""  # bytes that are less than a header
         self._header = (0, 0, 0)  # kind, count, busy_us of the payload being filled
         self._payload: Union[bytearray, None] = None
-        self._filled = 0
+        self._wanted = 0
 
     def feed(self, data: bytes) -> List[Frame]:
         """The frames that `data` completes, in order; FrameError on bytes that are no frame."""
@@ -281,11 +286,10 @@ class Decoder:
         size = len(data)
         while True:
             if self._payload is not None:
-                take = min(size - at, len(self._payload) - self._filled)
-                self._payload[self._filled : self._filled + take] = memoryview(data)[at : at + take]
-                self._filled += take
+                take = min(size - at, self._wanted - len(self._payload))
+                self._payload += memoryview(data)[at : at + take]
                 at += take
-                if self._filled < len(self._payload):
+                if len(self._payload) < self._wanted:
                     return frames
                 frames.append(Frame(*self._header, payload=self._payload))
                 self._payload = None
@@ -305,8 +309,8 @@ class Decoder:
                 at += payload_bytes
             else:
                 self._header = (kind, count, busy_us)
-                self._payload = bytearray(payload_bytes)
-                self._filled = 0
+                self._payload = bytearray()  # it grows with what comes: the peer may announce what it never sends
+                self._wanted = payload_bytes
 
     def _check(self, magic: bytes, version: int, kind: int, count: int, payload_bytes: int) -> None:
         if magic != MAGIC:
@@ -315,5 +319,8 @@ class Decoder:
             raise FrameError("frame version %d; this side speaks version %d" % (version, VERSION))
         if kind not in KINDS:
             raise FrameError("unknown frame kind %d" % kind)
-        if count > MAX_COUNT or payload_bytes > self._max_payload_bytes:
+        most = self._max_payload_bytes
+        if kind in _JSON_KINDS:
+            most = min(most, MAX_JSON_BYTES)
+        if count > MAX_COUNT or payload_bytes > most:
             raise FrameError("frame of %d entries and %d bytes is over the limit" % (count, payload_bytes))

@@ -12,14 +12,14 @@ request to the outbox (`add`, or `stream` for a reply in pieces), in any order, 
 engine that streams takes the requests in their order, and finds the list shorter where the front has recalled the rest.
 """
 
+import _socket  # the class behind socket.socket, whose methods user code cannot replace
 import os
-import socket
-import time
-import traceback
 from itertools import repeat
+from time import perf_counter
+from traceback import format_exc
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from . import frames, nursery, process
+from . import children, frames, nursery, process
 from .progress import Progress
 
 RECEIVE_BYTES = 262144
@@ -35,6 +35,9 @@ HURRIED_REPLIES = 1000
 """Where one run() was slow the next one may be: for so many replies none waits for company behind it."""
 
 _CONTROLS = frozenset((frames.PULL, frames.CANCEL, frames.RECALL))
+
+MAX_TEXT_BYTES = 1 << 18
+"""Of a message or traceback in FATAL; escaped as JSON, both stay below the limit of a frame."""
 
 EXIT_LOAD_FAILED = 1  # never 3 or 4: those would halt a process manager that reaps us
 
@@ -72,7 +75,7 @@ class Outbox:
     def open(self, requests: List[frames.Request]) -> None:
         """A new frame was read: time counts from here. requests: the list that the engine goes through."""
         self._requests = requests
-        self._frame_began = self._flushed = time.perf_counter()
+        self._frame_began = self._flushed = perf_counter()
 
     def begin(self, request_id: int) -> None:
         """Called by engines that are not idempotent, before anything of the request runs."""
@@ -166,7 +169,7 @@ class Outbox:
             return
         if self._replies[-1][3] > SLOW_RUN_US:
             self._hurried = HURRIED_REPLIES
-        if self._hurried or time.perf_counter() - self._flushed >= FLUSH_AFTER_S:
+        if self._hurried or perf_counter() - self._flushed >= FLUSH_AFTER_S:
             self._hurried = max(0, self._hurried - 1)
             self.flush()
 
@@ -174,7 +177,7 @@ class Outbox:
         """Write what is there; the front knows by the count when the frame is settled."""
         if not self._replies:
             return
-        now = time.perf_counter()
+        now = perf_counter()
         busy_us = int((now - self._frame_began) * 1e6)
         replies, self._replies = self._replies, []
         self._bytes = 0
@@ -188,7 +191,7 @@ class Outbox:
 class Channel:
     """The blocking end of the stream socket to the front."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: _socket.socket) -> None:
         self._socket = connection
         self._decoder = frames.Decoder()
         self._waiting: List[frames.Frame] = []
@@ -256,45 +259,67 @@ def main(load: Callable[[Dict[str, Any]], Any], arguments: List[str]) -> int:
     socket. Such a process serves nothing itself: this goes on in each of its forks.
     """
     process.prepare()
-    connection = _adopt_socket(int(arguments[0]), socket.SOCK_STREAM)
+    connection = _adopt_socket(int(arguments[0]), _socket.SOCK_STREAM)
     progress = _adopt_progress(int(arguments[1]))
-    control = _adopt_socket(int(arguments[2]), socket.SOCK_SEQPACKET) if len(arguments) > 2 else None
+    control = _adopt_socket(int(arguments[2]), _socket.SOCK_SEQPACKET) if len(arguments) > 2 else None
+    try:
+        return _live(load, connection, progress, control)
+    finally:
+        # The interpreter may wait for threads and exit handlers of user code: the front does not.
+        try:
+            connection.close()
+        except OSError:
+            pass  # user code was quicker
+
+
+def _live(
+    load: Callable[[Dict[str, Any]], Any],
+    connection: _socket.socket,
+    progress: Progress,
+    control: Optional[_socket.socket],
+) -> int:
     channel = Channel(connection)
+    children.disown(channel)
     hello = channel.receive()
     if hello is None:
         return 0
     try:
         engine = load(frames.decode_json(hello))
+        ready = frames.encode_json(frames.READY, engine.info)
     except LoadError as error:
-        _say(channel, frames.FATAL, {"message": error.message, "traceback": error.traceback_text})
-        return EXIT_LOAD_FAILED
+        return _fail(channel, error.message, error.traceback_text)
     except BaseException as error:  # SystemExit of user code included: the front must hear why
-        message = "%s: %s" % (type(error).__name__, error)
-        _say(channel, frames.FATAL, {"message": message, "traceback": traceback.format_exc()})
-        return EXIT_LOAD_FAILED
-    _say(channel, frames.READY, engine.info)
-    if control is not None:
-        born = nursery.raise_scorers(control, connection)
-        if born is None:
-            return 0
-        channel, progress = Channel(born.channel), born.progress
-        engine.forked()
-        _say(channel, frames.READY, engine.info)
+        return _fail(channel, "%s: %s" % (type(error).__name__, error), format_exc())
+    try:
+        channel.send([ready])
+        if control is not None:
+            born = nursery.raise_scorers(control, connection)
+            if born is None:
+                return 0
+            channel, progress = Channel(connection), born  # the other one was the preload process's
+            children.disown(channel)
+            engine.forked()
+            channel.send([ready])
+    except ChannelClosedError:
+        return 0
     serve(channel, engine, progress)
     return 0
 
 
-def _say(channel: Channel, kind: int, message: Dict[str, Any]) -> None:
+def _fail(channel: Channel, message: str, traceback: str) -> int:
+    texts = {"message": message[:MAX_TEXT_BYTES], "traceback": traceback[-MAX_TEXT_BYTES:]}
     try:
-        channel.send([frames.encode_json(kind, message)])
+        channel.send([frames.encode_json(frames.FATAL, texts)])
     except ChannelClosedError:
-        pass  # the front did not wait for it: what comes next will find that out, too
+        pass  # the front did not wait for it
+    return EXIT_LOAD_FAILED
 
 
 def serve(channel: Channel, engine: Any, progress: Optional[Progress]) -> None:
     """Answer frames until the front closes the channel."""
     # What may be run again needs neither marks nor copies of replies.
     outbox = Outbox(channel, None if engine.info.get("idempotent") else progress)
+    children.disown(outbox)
     while True:
         frame = channel.receive()
         if frame is None:
@@ -310,10 +335,10 @@ def serve(channel: Channel, engine: Any, progress: Optional[Progress]) -> None:
             return
 
 
-def _adopt_socket(descriptor: int, kind: int) -> socket.socket:
+def _adopt_socket(descriptor: int, kind: int) -> _socket.socket:
     os.set_inheritable(descriptor, False)  # the user's subprocesses must not hold the channel open
     # Python 3.6 does not find family and kind out by itself.
-    return socket.socket(socket.AF_UNIX, kind, 0, fileno=descriptor)
+    return _socket.socket(_socket.AF_UNIX, kind, 0, fileno=descriptor)
 
 
 def _adopt_progress(descriptor: int) -> Progress:

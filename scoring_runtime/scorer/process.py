@@ -3,10 +3,17 @@
 import codecs
 import faulthandler
 import io
-import os
-import signal
 import sys
+from os import _exit, getppid
+from signal import SIGKILL
 from typing import Any, Optional
+
+try:
+    import ctypes
+except ImportError:  # an interpreter built without libffi
+    _LIBC = None
+else:
+    _LIBC = ctypes.CDLL(None)
 
 OOM_SCORE_RAISE = 100
 """By how much sooner than the front, in thousandths of all memory, the kernel takes a scorer when memory is short."""
@@ -28,15 +35,12 @@ def die_with_parent(parent: Optional[int] = None) -> None:
     if not sys.platform.startswith("linux"):
         return
     if parent is None:
-        parent = os.getppid()
-    try:
-        import ctypes
-    except ImportError:  # an interpreter built without libffi: the closed channel still ends an idle scorer
-        return
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the call
-        os._exit(0)
+        parent = getppid()
+    if _LIBC is not None:  # otherwise the closed channel still ends an idle scorer
+        pr_set_pdeathsig = 1
+        _LIBC.prctl(pr_set_pdeathsig, SIGKILL, 0, 0, 0)
+        if getppid() != parent:  # it died before the call
+            _exit(0)
 
 
 def be_taken_first() -> None:
@@ -70,11 +74,8 @@ def flush_prints() -> None:
     """Write out what Python and C code have printed and still hold, so that a fork does not print it again."""
     _flush(sys.stdout)
     _flush(sys.stderr)
-    try:
-        import ctypes
-    except ImportError:
-        return
-    ctypes.CDLL(None).fflush(None)
+    if _LIBC is not None:
+        _LIBC.fflush(None)
 
 
 def _flush(stream: Any) -> None:

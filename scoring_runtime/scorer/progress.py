@@ -1,7 +1,7 @@
 """What outlives a scorer: which request it began last, and the replies that it had not sent yet.
 
 When a scorer dies, the front must know which requests of its frame may have run: those are answered with an error, the
-others go to another scorer. Both map the same unlinked file; a mark costs about 0.1 microseconds and no system call.
+others go to another scorer. The scorer maps an unlinked file; a mark costs about 0.1 microseconds and no system call.
 
 Replies wait in a scorer for company. So that a request that takes the scorer down does not take their answers along, they
 are copied here before it begins, at 0.7 us each, and forgotten when they have been sent. A request that travels alone, or
@@ -14,18 +14,20 @@ behind which nothing waits to be sent, pays nothing.
            +-----------+--------------+---------------------------------------------------------+
 """
 
-import mmap
+import io
 import os
-import struct
 import tempfile
+from mmap import mmap
+from struct import Struct
 from typing import List, Tuple, Union
 
 _Blob = Union[bytes, bytearray, memoryview]
 
-_HEAD = struct.Struct("<QI")
-_ENTRY = struct.Struct("<QHHIII")
+_HEAD = Struct("<QI")
+_ENTRY = Struct("<QHHIII")
 _ENTRIES_AT = _HEAD.size
 FILE_BYTES = 65536
+MAX_ID = (1 << 64) - 1
 
 
 def create_shared_file() -> int:
@@ -40,10 +42,10 @@ def create_shared_file() -> int:
 
 
 class Progress:
-    """The shared file. The scorer writes; the front reads when the scorer has ended. Id 0 means: nothing begun."""
+    """The scorer's side of the shared file. Id 0 means: nothing begun."""
 
     def __init__(self, descriptor: int) -> None:
-        self._map = mmap.mmap(descriptor, FILE_BYTES)
+        self._map = mmap(descriptor, FILE_BYTES)
         self._begun = 0
         self._end = _ENTRIES_AT
 
@@ -51,10 +53,6 @@ class Progress:
         """Say that `request_id` begins now, and that what was kept before counts."""
         self._begun = request_id
         _HEAD.pack_into(self._map, 0, request_id, self._end - _ENTRIES_AT)
-
-    def read(self) -> int:
-        """The id that was marked last."""
-        return int(_HEAD.unpack_from(self._map)[0])
 
     def keep(self, request_id: int, status: int, flags: int, run_us: int, head: bytes, body: _Blob) -> bool:
         """Copy a reply that is not sent yet; it counts from the next mark on. False when there is no room for it."""
@@ -71,18 +69,32 @@ class Progress:
         self._end = _ENTRIES_AT
         _HEAD.pack_into(self._map, 0, self._begun, 0)
 
+
+class ProgressReader:
+    """The front's side. It does not map the file: user code may cut it, and who reads a map beyond its file is killed."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file = io.FileIO(os.dup(descriptor))
+
+    def read(self) -> int:
+        """The id that was marked last; where it cannot be told, an id above all others."""
+        data = os.pread(self._file.fileno(), _HEAD.size, 0)
+        return int(_HEAD.unpack(data)[0]) if len(data) == _HEAD.size else MAX_ID
+
     def kept(self) -> List[Tuple[int, int, int, int, bytes, bytes]]:
         """The replies, as frames.Reply; ValueError when it is nonsense: user code may have written there."""
-        shared = self._map
+        data = os.pread(self._file.fileno(), FILE_BYTES, 0)
+        if len(data) != FILE_BYTES:
+            raise ValueError("the file was cut")
         replies: List[Tuple[int, int, int, int, bytes, bytes]] = []
         at = _ENTRIES_AT
-        end = at + int(_HEAD.unpack_from(shared)[1])
+        end = at + int(_HEAD.unpack_from(data)[1])
         while at < end <= FILE_BYTES:
             if at + _ENTRY.size > end:
                 raise ValueError("a kept reply breaks off")
-            request_id, status, flags, run_us, head_bytes, body_bytes = _ENTRY.unpack_from(shared, at)
+            request_id, status, flags, run_us, head_bytes, body_bytes = _ENTRY.unpack_from(data, at)
             at += _ENTRY.size
-            head, body = shared[at : at + head_bytes], shared[at + head_bytes : at + head_bytes + body_bytes]
+            head, body = data[at : at + head_bytes], data[at + head_bytes : at + head_bytes + body_bytes]
             at += head_bytes + body_bytes
             replies.append((request_id, status, flags, run_us, head, body))
         if at != end:
@@ -90,5 +102,5 @@ class Progress:
         return replies
 
     def close(self) -> None:
-        """Unmap."""
-        self._map.close()
+        """Let go of the file."""
+        self._file.close()

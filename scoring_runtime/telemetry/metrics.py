@@ -19,7 +19,7 @@ DURATION_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-SCORER_ENDS = ("exited", "killed", "timed_out", "memory", "stopped", "start_failed")
+SCORER_ENDS = ("exited", "killed", "timed_out", "memory", "stopped", "channel_closed", "start_failed")
 
 
 class Histogram:

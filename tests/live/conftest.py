@@ -148,8 +148,14 @@ class Server:
 
     @property
     def front(self) -> psutil.Process:
-        """Child of the process that was started."""
-        (front,) = psutil.Process(self.process.pid).children()
+        """Child of the process that was started. Orphans of a script's are its children too."""
+        master = psutil.Process(self.process.pid)
+        fronts = []
+        for child in master.children():
+            with suppress(psutil.NoSuchProcess):  # it has ended, as an orphan does
+                if child.cmdline() == master.cmdline():
+                    fronts.append(child)
+        (front,) = fronts
         return front
 
     @property

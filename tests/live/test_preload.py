@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import time
 from pathlib import Path
 
 import psutil
@@ -96,3 +97,12 @@ def test_a_model_is_opened_by_each_scorer_and_the_log_says_so(trained, serve):
     with serve(trained.iris, "--scorers", "2", "--preload", "true") as server:
         assert len(server.scorers) == 2
         assert len(re.findall("Preloading is on, and does nothing here: an ONNX model has no init", server.log)) == 1
+
+
+def test_the_default_timeout_of_sockets_that_init_sets_is_not_that_of_the_channel(script, serve):
+    text = "import socket\ndef init(): socket.setdefaulttimeout(0.05)\ndef run(data): return data\n"
+    with serve(script(text), "--preload", "true") as server:
+        for _ in range(3):
+            time.sleep(0.2)  # longer than the timeout: the scorer waits for a request
+            assert server.score(b"x").json == "x"
+        assert "restart in" not in server.log

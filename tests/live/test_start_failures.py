@@ -91,7 +91,8 @@ CASES = {
     ),
     "init closes what it does not know": script_case(
         "import os, time\ndef init():\n    os.closerange(3, 256)\n    time.sleep(600)\ndef run(data): pass\n",
-        "FOLDER/score.py: the scorer was killed by signal 9",
+        "FOLDER/score.py: the scorer closed its channel to the server while it loaded",
+        "close or replace descriptors",
     ),
     "init hangs": script_case(
         "import time\ndef init(): time.sleep(600)\ndef run(data): pass\n",

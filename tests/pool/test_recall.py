@@ -127,7 +127,7 @@ def test_each_request_runs_exactly_once_whenever_it_is_recalled(run, crew, scrip
             sent: dict[Any, bytes] = {}
             pulled = 0
             async with asyncio.timeout(120):
-                while waiting or len(pool.idle) < 2:
+                while waiting or team.returned or len(pool.idle) < 2:
                     while waiting and pool.idle:
                         frame = [waiting.pop(0) for _ in range(min(len(waiting), chance.randint(1, 9)))]
                         _, requests = team.send(*frame)

@@ -32,23 +32,22 @@ def shared_file():
 
 
 def test_nothing_is_begun_at_first(shared_file):
-    mark = progress.Progress(shared_file)
+    mark = progress.ProgressReader(shared_file)
     assert mark.read() == 0
     mark.close()
 
 
 def test_both_sides_see_the_same_mark(shared_file):
-    front, scorer = progress.Progress(shared_file), progress.Progress(shared_file)
+    front, scorer = progress.ProgressReader(shared_file), progress.Progress(shared_file)
     scorer.mark(41)
     assert front.read() == 41
     scorer.mark(42)
     assert front.read() == 42
     front.close()
-    scorer.close()
 
 
 def test_the_mark_outlives_its_writer(shared_file):
-    front = progress.Progress(shared_file)
+    front = progress.ProgressReader(shared_file)
     folder = Path(progress.__file__).parent
     ended = subprocess.run(
         [sys.executable, "-I", "-S", "-B", "-c", LAST_WORDS, folder, str(shared_file)],
@@ -58,6 +57,17 @@ def test_the_mark_outlives_its_writer(shared_file):
     assert ended.returncode == -signal.SIGKILL
     assert front.read() == 0x0123456789ABCDEF
     assert front.kept() == [(7, 200, 2, 99, b"a: b", b"answer")]
+    front.close()
+
+
+@pytest.mark.parametrize("size", [0, 7])
+def test_a_file_that_was_cut_kills_no_reader_and_frees_no_request(shared_file, size):
+    front, scorer = progress.ProgressReader(shared_file), progress.Progress(shared_file)
+    scorer.mark(41)
+    os.ftruncate(shared_file, size)
+    assert front.read() == progress.MAX_ID
+    with pytest.raises(ValueError, match="cut"):
+        front.kept()
     front.close()
 
 
@@ -92,7 +102,7 @@ REPLIES = st.lists(
 @given(st.lists(REPLIES, max_size=4), st.sampled_from([bytes, bytearray, memoryview]))
 def test_what_is_kept_is_what_was_not_forgotten(rounds, kind):
     descriptor = progress.create_shared_file()
-    front, scorer = progress.Progress(descriptor), progress.Progress(descriptor)
+    front, scorer = progress.ProgressReader(descriptor), progress.Progress(descriptor)
     os.close(descriptor)
     try:
         for replies in rounds:
@@ -109,13 +119,12 @@ def test_what_is_kept_is_what_was_not_forgotten(rounds, kind):
             assert (front.read(), front.kept()) == (7, [])
     finally:
         front.close()
-        scorer.close()
 
 
 @given(st.binary(min_size=1, max_size=200))
 def test_what_user_code_wrote_there_is_read_or_refused(nonsense):
     descriptor = progress.create_shared_file()
-    front = progress.Progress(descriptor)
+    front = progress.ProgressReader(descriptor)
     os.pwrite(descriptor, nonsense, 8)
     os.close(descriptor)
     try:

@@ -48,7 +48,7 @@ class Scorer:
                 start_new_session=True,
             )
         theirs.close()
-        self.progress = progress.Progress(shared_file)
+        self.progress = progress.ProgressReader(shared_file)
         os.close(shared_file)
         self._socket = ours
         self._socket.settimeout(WAIT_S)

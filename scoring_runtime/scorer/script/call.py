@@ -5,9 +5,10 @@ arguments, "raw" the request itself. Nothing that one request does, or that run(
 """
 
 import asyncio
-import json
-import signal
-import threading
+from json import JSONDecodeError, dumps, loads
+from signal import ITIMER_REAL, SIGALRM, getsignal, setitimer
+from signal import signal as set_handler
+from threading import current_thread, main_thread
 from time import perf_counter
 from types import CoroutineType
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
@@ -64,13 +65,13 @@ class RunTimer:
     def __init__(self) -> None:
         self.deadline = 0.0  # 0: no run to interrupt
         self._rings_at = 0.0
-        self._usable = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+        self._usable = current_thread() is main_thread()
 
     def new_frame(self) -> None:
         """User code may have used the alarm for itself: take it back."""
         self._rings_at = 0.0
-        if self._usable and signal.getsignal(signal.SIGALRM) != self._ring:
-            signal.signal(signal.SIGALRM, self._ring)
+        if self._usable and getsignal(SIGALRM) != self._ring:
+            set_handler(SIGALRM, self._ring)
 
     def start(self, now: float, limit_s: float) -> None:
         """A run begins. It is over when `deadline` is 0 again."""
@@ -82,7 +83,7 @@ class RunTimer:
 
     def _ring_at(self, moment: float, delay_s: float) -> None:
         self._rings_at = moment
-        signal.setitimer(signal.ITIMER_REAL, max(delay_s, 1e-6))
+        setitimer(ITIMER_REAL, max(delay_s, 1e-6))
 
     def _ring(self, signum: int, frame: Any) -> None:
         deadline = self.deadline
@@ -282,7 +283,7 @@ class ScriptEngine:
                 return {self._first: str(one.body, "utf-8")}
             except UnicodeDecodeError as error:
                 raise AnsweredError(400, _message("Input cannot be decoded as UTF-8: %s" % error)) from None
-        return {self._first: json.dumps(self._values(one, head))}
+        return {self._first: dumps(self._values(one, head))}
 
     def _bind_object(self, one: frames.Request, head: Optional[request.Head]) -> Dict[str, Any]:
         head = head or request.Head(one.head)
@@ -315,8 +316,8 @@ class ScriptEngine:
         if not len(body):
             raise AnsweredError(400, _message("POST body is empty. Expecting a JSON dictionary."))
         try:
-            values = json.loads(bytes(body))
-        except json.JSONDecodeError as error:
+            values = loads(bytes(body))
+        except JSONDecodeError as error:
             raise AnsweredError(400, _message("POST body could not be decoded as JSON: %s" % error)) from None
         if not isinstance(values, dict):
             raise AnsweredError(400, _message("POST body should be a JSON dictionary."))
@@ -328,4 +329,4 @@ def _us_since(moment: float) -> int:
 
 
 def _message(text: str) -> bytes:
-    return json.dumps({"message": text}).encode("ascii")
+    return encode({"message": text})

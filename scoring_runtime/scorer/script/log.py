@@ -26,6 +26,7 @@ user_script_logger = logging.getLogger("azmlinfsrv.user_script")
 print_logger = logging.getLogger("azmlinfsrv.print")
 trace_logger = logging.getLogger("azmlinfsrv.trace")
 
+_write = os.write
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
@@ -58,12 +59,12 @@ class WholeLineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             data = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
-            if sys.__stdout__ is not None:
+            if sys.__stdout__ is not None and not sys.__stdout__.closed:
                 sys.__stdout__.flush()  # what was written before comes before
             for chunk in cut_at_line_ends(data, select.PIPE_BUF):
                 view = memoryview(chunk)
                 while view:
-                    view = view[os.write(self._descriptor, view) :]
+                    view = view[_write(self._descriptor, view) :]
         except Exception:  # as logging's own handlers: a log line never fails a request
             self.handleError(record)
 
@@ -150,5 +151,8 @@ def user_traceback(error: BaseException) -> str:
 
 
 def log_exception(error: BaseException) -> None:
-    """Say what went wrong in user code, or with its result."""
-    logger.error("Encountered Exception: %s", user_traceback(error))
+    """Say what went wrong in user code, or with its result. It never fails the request, whose answer stands already."""
+    try:
+        logger.error("Encountered Exception: %s", user_traceback(error))
+    except BaseException:  # of a handler or an exception of user code's, or because of what it did to logging itself
+        _write(2, b"An exception of the script cannot be logged: the script has changed what logging needs.\n")
