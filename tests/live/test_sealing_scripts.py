@@ -61,10 +61,10 @@ for name in ("write", "read", "close", "getpid", "getppid", "dup", "set_inherita
     "json": """
 import json
 json.loads = json.dumps = json.load = json.dump = lambda *_, **__: "wrong"
-json.encoder.c_make_encoder = json.encoder.encode_basestring_ascii = None
 """,
     "the classes of json": """
 import json
+json.encoder.c_make_encoder = json.encoder.encode_basestring_ascii = None
 json.JSONEncoder.encode = json.JSONEncoder.iterencode = json.JSONDecoder.decode = lambda *_, **__: "wrong"
 """,
     "signal": """
