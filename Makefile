@@ -150,6 +150,10 @@ lock: | $(VENV)/pyvenv.cfg ## Renew requirements/*.txt from pyproject.toml and r
 	$(BIN)/$(LOCK) -o requirements/incumbent.txt requirements/incumbent.in
 	$(BIN)/$(LOCK) -o requirements/litserve.txt requirements/litserve.in
 	$(BIN)/$(LOCK_ANY) --python-version 3.8 --fork-strategy requires-python -o requirements/user.txt requirements/user.in
+	for name in flask-0 flask-1 flask-2; do \
+	  $(BIN)/$(LOCK_ANY) --python-version 3.8 --fork-strategy requires-python \
+	    -o requirements/user-$$name.txt requirements/user-$$name.in; \
+	done
 
 .PHONY: docs
 docs: $(VENV)/.serve $(VENV)/.wheel ## Write docs/settings.md from the settings table, and docs/reliability.md from its results

@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 INCUMBENT = ROOT / ".venv-incumbent"
 USERS = ROOT / ".venv-user"
 VERSIONS = ("3.8", "3.13")
+PINNED = ("flask-0", "flask-1", "flask-2")
+"""Environments of users who hold on to old packages, all of Python 3.8: for tests/live/test_old_pins.py."""
 
 
 def main() -> int:
@@ -29,6 +31,9 @@ def main() -> int:
             print(f"No Python {version} here: nothing is tested under it.", file=sys.stderr)
         else:
             _make(USERS / version, interpreter, ROOT / "requirements" / "user.txt")
+    oldest = find_interpreter(VERSIONS[0])
+    for name in PINNED if oldest else ():
+        _make(USERS / name, str(oldest), ROOT / "requirements" / f"user-{name}.txt")
     return 0
 
 
