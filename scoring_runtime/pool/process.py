@@ -1,6 +1,7 @@
 """One scorer: the frames that it is given, and what comes of them."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -76,6 +77,8 @@ class Scorer(Life):
         self._streaming = 0  # the request whose reply is coming in pieces
         self._piece_due = False  # it was asked for the next one
         self._recall_at = float("inf")
+        self._running = 0  # the request that it was seen to run at the last look
+        self._early: set[int] = set()  # requests whose replies were taken before they were sent
         self._owner = owner
         self._ids = ids
 
@@ -109,6 +112,16 @@ class Scorer(Life):
         if self._streaming and now >= self._recall_at and len(self.in_flight) > 1 and self.state is State.BUSY:
             self._recall_at = float("inf")
             self._channel.send([frames.encode_control(frames.RECALL, self._streaming)])
+        if self.state is State.BUSY and len(self.in_flight) > 1 and not self._streaming:
+            self._take_early()
+
+    def _take_early(self) -> None:
+        """Replies wait in a scorer for company, but not for the end of a run that has lasted since the last look."""
+        before, self._running = self._running, self._progress.read()
+        if self._running == before and before in self.in_flight:
+            with contextlib.suppress(ValueError):  # user code may have written there: then nothing is known of it
+                early = [reply for reply in self._progress.kept_behind(before) if reply[0] < before]
+                self._early.update(self._settle(early))
 
     def pull(self, number: int) -> None:
         """Let the next piece of a reply come."""
@@ -138,16 +151,20 @@ class Scorer(Life):
 
     def _settle_kept(self) -> None:
         """What it had answered, but not sent yet, when a request took it down."""
-        try:
-            kept = self._progress.kept()
-        except ValueError:  # user code may have written there: then nothing is known of it
-            return
+        with contextlib.suppress(ValueError):  # as above
+            self._settle(self._progress.kept())
+
+    def _settle(self, kept: Sequence[Reply]) -> list[int]:
+        """Settle what was found in the progress file; the ids of those that it was news for."""
+        settled = []
         for reply in kept:
             ticket = self.in_flight.get(reply[0])
             if ticket is not None and reply[0] != self._streaming and not reply[2] & _PIECE_FLAGS:
                 self.answered = True
                 self._owner.scorer_replied(self, [(ticket, reply)], 0)
                 del self.in_flight[reply[0]]
+                settled.append(reply[0])
+        return settled
 
     def _on_frame(self, frame: frames.Frame) -> None:
         if frame.kind == frames.REPLIES:
@@ -159,6 +176,10 @@ class Scorer(Life):
 
     def _on_replies(self, frame: frames.Frame) -> None:
         replies = frames.decode_replies(frame)
+        if self._early:
+            replies = self._without_early(replies)
+            if not replies:
+                return
         if len(replies) == 1 and (replies[0][2] & _PIECE_FLAGS or replies[0][0] == self._streaming):
             self._on_piece(replies[0])
             return
@@ -179,6 +200,12 @@ class Scorer(Life):
         self.answered = True
         self._owner.scorer_replied(self, settled, frame.busy_us)
         self._after_replies()
+
+    def _without_early(self, replies: list[Reply]) -> list[Reply]:
+        """What is left of them when those that were taken before they were sent are taken out, each once."""
+        left = [reply for reply in replies if reply[0] not in self._early]
+        self._early.difference_update(reply[0] for reply in replies)
+        return left
 
     def _on_piece(self, reply: Reply) -> None:
         """A reply that comes in pieces, each in a frame of its own."""

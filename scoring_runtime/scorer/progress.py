@@ -26,6 +26,7 @@ _Blob = Union[bytes, bytearray, memoryview]
 _HEAD = Struct("<QI")
 _ENTRY = Struct("<QHHIII")
 _ENTRIES_AT = _HEAD.size
+_ID_BYTES = 8
 FILE_BYTES = 65536
 MAX_ID = (1 << 64) - 1
 
@@ -80,6 +81,18 @@ class ProgressReader:
         """The id that was marked last; where it cannot be told, an id above all others."""
         data = os.pread(self._file.fileno(), _HEAD.size, 0)
         return int(_HEAD.unpack(data)[0]) if len(data) == _HEAD.size else MAX_ID
+
+    def kept_behind(self, request_id: int) -> List[Tuple[int, int, int, int, bytes, bytes]]:
+        """The replies that wait behind a run that goes on, as `kept`; nothing when `request_id` is not what runs.
+
+        The scorer writes meanwhile. It adds replies only before it marks another id, and takes the count back before it
+        writes over old ones: what is read between two equal heads is whole.
+        """
+        head = os.pread(self._file.fileno(), _HEAD.size, 0)
+        if head[:_ID_BYTES] != request_id.to_bytes(_ID_BYTES, "little") or not any(head[_ID_BYTES:]):
+            return []
+        replies = self.kept()
+        return replies if os.pread(self._file.fileno(), _HEAD.size, 0) == head else []
 
     def kept(self) -> List[Tuple[int, int, int, int, bytes, bytes]]:
         """The replies, as frames.Reply; ValueError when it is nonsense: user code may have written there."""

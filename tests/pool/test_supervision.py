@@ -49,6 +49,8 @@ SCRIPT = """
             subprocess.run([sys.executable, "-c", code])
         if data == "block":
             time.sleep(1000)
+        if data.startswith("pause"):
+            time.sleep(1.5)
         return data
 """
 
@@ -308,3 +310,36 @@ def test_a_script_may_handle_sigterm_while_it_loads(run, crew, script_plan, told
 
     run(main())
     assert "tidy\n" in capfd.readouterr().out
+
+
+# Slow
+
+
+def test_replies_do_not_wait_for_the_end_of_a_slow_run_behind_them(run, crew, script_plan):
+    async def main() -> None:
+        async with crew(script_plan(SCRIPT)) as team:
+            await team.ready()
+            _, (first, second, pause, last) = team.send(b"1", b"2", b"pause", b"4")
+            await ticking(team, lambda: first.settled and second.settled)
+            assert not pause.settled
+            assert (first.text, second.text) == ('"1"', '"2"')
+            await ticking(team, lambda: last.settled and team.pool.idle)
+            assert (pause.text, last.text) == ('"pause"', '"4"')
+            assert await team.ask(b"5", b"pause again", b"6") == ['"5"', '"pause again"', '"6"']
+            assert not team.ended
+
+    run(main())
+
+
+def test_a_scorer_that_crashes_after_its_replies_were_taken_early_tells_each_once(run, crew, script_plan):
+    async def main() -> None:
+        async with crew(script_plan(SCRIPT)) as team:
+            await team.ready()
+            scorer, (first, blocks, waits) = team.send(b"1", b"block", b"3")
+            await ticking(team, lambda: first.settled)
+            os.kill(scorer.pid, signal.SIGKILL)
+            await ticking(team, lambda: team.unsettled)
+            assert team.unsettled == [(blocks, True), (waits, False)]
+            assert first.text == '"1"'
+
+    run(main())
