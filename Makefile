@@ -6,6 +6,7 @@ PORT ?= 5001
 TARGET ?= examples/digits/digits.onnx
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+APT_PACKAGES ?= curl wrk
 
 BIN := $(VENV)/bin
 # -P keeps this folder off sys.path: what is imported is what was installed.
@@ -78,11 +79,15 @@ bench-scripts: $(VENV)/.dev $(VENV)/.wheel incumbent ## The same for two scripts
 	    --json benchmarks/results/cpu-script-$$script.json $(BENCH_ARGS); \
 	done
 
+.PHONY: bench-setup
+bench-setup: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel bench-apt ## Set up the servers that ours is measured with
+	$(RUN) benchmarks/install_peers.py
+
 ##@ Maintain
 
 .PHONY: apt
 apt: ## Install the Debian packages that tests and benchmarks need
-	@packages='curl wrk'; \
+	@packages='$(APT_PACKAGES)'; \
 	base=$$($(PYTHON) -c 'import sys; print(sys.base_prefix)' 2>/dev/null || echo /usr); \
 	if [ "$$base" = /usr ]; then packages="$$packages python3-venv"; fi; \
 	missing=; \
@@ -91,12 +96,16 @@ apt: ## Install the Debian packages that tests and benchmarks need
 	done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if ! command -v apt-get >/dev/null; then \
-	  echo "This is not a Debian system. Install with its own package manager: curl wrk" >&2; exit 1; \
+	  echo "This is not a Debian system. Install with its own package manager: $(APT_PACKAGES)" >&2; exit 1; \
 	fi; \
 	if [ "$$(id -u)" != 0 ]; then echo "Missing:$$missing. Run: sudo make apt" >&2; exit 1; fi; \
 	export DEBIAN_FRONTEND=noninteractive; \
 	apt-get update -qq; \
-	apt-get install -qq -y --no-install-recommends $$missing </dev/null
+	RUNLEVEL=1 apt-get install -qq -y --no-install-recommends $$missing </dev/null # 1: no service is started
+
+.PHONY: bench-apt
+bench-apt: ## Install the Debian packages that the load benchmarks need
+	@$(MAKE) --no-print-directory apt APT_PACKAGES='curl wrk nginx-light valgrind'
 
 .PHONY: dist
 dist: $(VENV)/.build ## Build the wheel and the source archive into dist/
@@ -117,13 +126,20 @@ lock: | $(VENV)/pyvenv.cfg ## Renew requirements/*.txt from pyproject.toml and r
 	$(BIN)/$(LOCK) -o requirements/incumbent.txt requirements/incumbent.in
 	$(BIN)/$(LOCK_ANY) --python-version 3.8 --fork-strategy requires-python -o requirements/user.txt requirements/user.in
 
+.PHONY: bench-lock
+bench-lock: | $(VENV)/pyvenv.cfg ## Renew benchmarks/peers/*/requirements.txt
+	$(PIP) install uv
+	for peer in benchmarks/peers/*/requirements.in; do \
+	  $(BIN)/$(LOCK) -c requirements/pins.in -o "$${peer%.in}.txt" "$$peer"; \
+	done
+
 .PHONY: docs
 docs: $(VENV)/.serve $(VENV)/.wheel ## Write docs/settings.md from the settings table
 	$(RUN) docs/render_settings.py
 
 .PHONY: clean
 clean: ## Remove everything that was built or installed here
-	rm -rf '$(VENV)' .venv-incumbent .venv-user dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf '$(VENV)' .venv-bench .bench .venv-incumbent .venv-user dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help
