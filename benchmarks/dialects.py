@@ -10,7 +10,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
 
-TYPES = {"float32": "FP32", "int64": "INT64"}
+TYPES = {"float64": "FP32", "float32": "FP32", "int64": "INT64"}  # as text, a number has no size
 
 
 @dataclasses.dataclass(frozen=True)

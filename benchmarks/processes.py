@@ -56,6 +56,10 @@ class Server:
         """Return pid -> CPU time so far, for each of its processes."""
         return {member.pid: cpu_clock_ns(member.pid) for member in self.processes()}
 
+    def elapsed_s(self) -> float:
+        """Since it was started."""
+        return time.monotonic() - self.begun
+
     def memory_bytes(self) -> int:
         """What its processes have for themselves, and their shares of what several have (PSS)."""
         return sum(int(member.memory_full_info().pss) for member in self.processes())

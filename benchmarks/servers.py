@@ -32,6 +32,9 @@ class Spec:
     peer: str | None = None
     """The folder of peers/ that it comes from, and its environment's name."""
 
+    settle_s: float = 0.5
+    """How long it is left alone after the first answer."""
+
     def bin(self) -> Path:
         return Path(sys.prefix) / "bin" if self.peer is None else PEERS / self.peer / "bin"
 
@@ -81,6 +84,7 @@ def _peer(
     ragged: Sequence[str] | None = None,
     more_dialects: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
+    settle_s: float = Spec.settle_s,
 ) -> Spec:
     """A Python server that serves the model itself; its code is in peers/NAME."""
     return Spec(
@@ -89,6 +93,7 @@ def _peer(
         {"onnx": dialect, "ragged": dialect, **(more_dialects or {})},
         {"BENCHMARK_MODEL": "{model}", "PYTHONPATH": str(ROOT), **(environment or {})},
         name,
+        settle_s,
     )
 
 
@@ -148,6 +153,7 @@ SERVERS: dict[str, Spec] = {
         "plain",
         ragged=_own_program("ray"),
         environment={"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_USAGE_STATS_ENABLED": "0"},
+        settle_s=6,  # some of its processes are still starting when it answers, on the core that it is measured on
     ),
     "pytriton": _peer("pytriton", "PyTriton", _TRITON, "v2", ragged=_TRITON, more_dialects={"binary": "v2-binary"}),
     "null": Spec(
