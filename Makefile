@@ -79,6 +79,29 @@ bench-scripts: $(VENV)/.dev $(VENV)/.wheel incumbent ## The same for two scripts
 	    --json benchmarks/results/cpu-script-$$script.json $(BENCH_ARGS); \
 	done
 
+# The programs of benchmarks/ import each other: -m, and not -P, which would keep this folder off sys.path. What they
+# measure is installed and started by its own command.
+BENCH := env -u PYTHONPATH $(BIN)/python -m
+
+.PHONY: bench
+bench: bench-setup ## A few servers under a few loads, minutes (BENCH_ARGS="--only small")
+	$(BENCH) benchmarks.suite --short --fresh --results .bench $(BENCH_ARGS)
+	$(BENCH) benchmarks.report --results .bench --text
+
+.PHONY: bench-full
+bench-full: bench-setup ## Everything, hours; goes on where it was broken off (BENCH_ARGS="--plan")
+	$(BENCH) benchmarks.suite $(BENCH_ARGS)
+	$(MAKE) bench-report
+
+.PHONY: bench-report
+bench-report: $(VENV)/.dev ## Write docs/benchmarks.md from what bench-full has measured
+	$(BENCH) benchmarks.report
+
+.PHONY: bench-guard
+bench-guard: $(VENV)/.dev $(VENV)/.wheel ## Has the hot path become slower? Instruction counts, and a ratio to the null server
+	@command -v valgrind >/dev/null || $(MAKE) bench-apt
+	$(BENCH) benchmarks.guard $(BENCH_ARGS)
+
 .PHONY: bench-setup
 bench-setup: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel bench-apt ## Set up the servers that ours is measured with
 	$(RUN) benchmarks/install_peers.py

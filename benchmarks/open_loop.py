@@ -23,9 +23,6 @@ from typing import cast
 import uvloop
 
 BODY = b'{"data": [[5.1,3.5,1.4,0.2]]}'
-DRAIN_S = 10.0
-"""How long answers may take after the last request."""
-
 LOST = 0
 """In the place of a status: the connection ended, or no answer came."""
 
@@ -154,13 +151,13 @@ class Load:
             await self._open(connection)
             self.freed(connection)
 
-    async def run(self, seconds: float) -> list[Answer]:
+    async def run(self, seconds: float, drain_s: float) -> list[Answer]:
         """An answer for each moment. Those that are missing long after the last one are lost."""
         self.began = time.perf_counter()
         self.due = next(self.moments, None)
         self._send_due()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.ended.wait(), seconds + DRAIN_S)
+            await asyncio.wait_for(self.ended.wait(), seconds + drain_s)
         now = self.now()
         for connection in self.connections:
             if connection.busy:
@@ -272,6 +269,7 @@ async def open_loop(
     target_s: float,
     seed: int,
     probes: list[str],
+    drain_s: float,
 ) -> dict[str, object]:
     """The load on `path`, and beside it each of `probes` asked for twenty times a second; a summary of each."""
     chance = random.Random(seed)  # noqa: S311 - to be had again, not to be guessed
@@ -282,7 +280,7 @@ async def open_loop(
     for one in loads.values():
         await one.connect()
     cpu_s, began_s = time.process_time(), time.perf_counter()
-    results = await asyncio.gather(*(one.run(seconds) for one in loads.values()))
+    results = await asyncio.gather(*(one.run(seconds, drain_s) for one in loads.values()))
     busy = (time.process_time() - cpu_s) / (time.perf_counter() - began_s)
     report: dict[str, object] = {
         asked: summary(answers, seconds, target_s) for asked, answers in zip(loads, results, strict=True)
@@ -302,6 +300,7 @@ def main() -> int:
     parser.add_argument("--body", type=Path, action="append", metavar="FILE", help="sent in turn; repeatable")
     parser.add_argument("--headers", type=Path, metavar="FILE", help="lines of request headers; without it JSON's")
     parser.add_argument("--target-ms", type=float, default=1000.0, help="an answer after this is not good")
+    parser.add_argument("--drain-seconds", type=float, default=10.0, help="how long the last answers may take")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--probe", action="append", default=[], metavar="PATH", help="ask for this too; repeatable")
     arguments = parser.parse_args()
@@ -324,6 +323,7 @@ def main() -> int:
                 arguments.target_ms / 1000,
                 arguments.seed,
                 arguments.probe,
+                arguments.drain_seconds,
             )
         )
     print(json.dumps(report))

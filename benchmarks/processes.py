@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
+import itertools
 import os
 import shlex
 import shutil
@@ -27,6 +28,8 @@ READY_POLL_S = 0.01
 _PR_SET_CHILD_SUBREAPER = 36
 
 
+_PORTS = range(28000, 29000)  # below those that Linux hands out, from 32768 on
+_NEXT_PORT = itertools.cycle(_PORTS)
 _MARK = "BENCHMARK_SERVER"
 
 
@@ -120,11 +123,20 @@ def started(
 
 
 def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        listeners = [held.enter_context(socket.socket()) for _ in range(count)]
-        for listener in listeners:
-            listener.bind(("127.0.0.1", 0))
-        return [int(listener.getsockname()[1]) for listener in listeners]
+    """Ports that nobody has, and that the kernel gives to no client in the time until a slow server opens them.
+
+    Each is taken once in a thousand: connections of the server before may still linger on its own.
+    """
+    found: list[int] = []
+    for _ in _PORTS:
+        port = next(_NEXT_PORT)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("0.0.0.0", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise BenchmarkError(f"no free port between {_PORTS[0]} and {_PORTS[-1]}")
 
 
 def _wait_until_ready(server: Server, log: IO[bytes], is_ready: Callable[[], str | None], deadline: float) -> None:

@@ -62,7 +62,8 @@ class Scenario:
 
 def closed(*connections: int, request: str = "request", seconds: float | None = None) -> tuple[Load, ...]:
     return tuple(
-        Load(f"{count} connections", "closed", count, request=request, seconds=seconds) for count in connections
+        Load(f"{count} connection{'s' * (count > 1)}", "closed", count, request=request, seconds=seconds)
+        for count in connections
     )
 
 

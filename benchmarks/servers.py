@@ -177,6 +177,19 @@ LOOPS: dict[str, str] = {
 }
 """Floors without HTTP (loops.py): what a request's work costs when nobody asks for it."""
 
+PACKAGES = {
+    "ours": "gunicorn",
+    "azmlinfsrv": "azureml-inference-server-http",
+    "fastapi": "fastapi",
+    "litserve": "litserve",
+    "mlserver": "mlserver",
+    "bentoml": "bentoml",
+    "kserve": "kserve",
+    "ray": "ray",
+    "pytriton": "nvidia-pytriton",
+}
+"""The package whose version says which server it was."""
+
 WHY_NOT = {
     "torchserve": "its repository is archived, and it needs Java and PyTorch: PyTriton is measured in its place",
 }
