@@ -108,4 +108,5 @@ DIALECTS = {
     "v2": Dialect(_v2, _v2_outputs),
     "v2-binary": Dialect(_v2_binary, _v2_outputs),
     "fixed": Dialect(_plain, None),
+    "fixed-binary": Dialect(_v2_binary, None),
 }

@@ -60,7 +60,7 @@ class Prepared:
 
 
 def prepare(messages: Sequence[Message], folder: Path) -> Prepared:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     headers = folder / "headers"
     headers.write_text("".join(f"{name}: {value}\n" for name, value in messages[0].headers.items()))
     bodies = []

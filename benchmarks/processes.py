@@ -79,8 +79,7 @@ class Server:
         for member in members:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
-        self.root.wait(STOP_TIMEOUT_S)
-        psutil.wait_procs(members, timeout=STOP_TIMEOUT_S)
+        psutil.wait_procs([self.root, *members], timeout=STOP_TIMEOUT_S)
 
 
 @contextlib.contextmanager

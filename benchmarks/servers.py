@@ -159,12 +159,12 @@ SERVERS: dict[str, Spec] = {
     "null": Spec(
         "null uvloop and httptools",
         {"onnx": _NULL, "ragged": _NULL, "script": _NULL},
-        {"onnx": "fixed", "ragged": "fixed", "script": "fixed"},
+        {"onnx": "fixed", "ragged": "fixed", "script": "fixed", "binary": "fixed-binary"},
     ),
     "nginx": Spec(
         "null nginx",
         {"onnx": _NGINX, "ragged": _NGINX, "script": _NGINX},
-        {"onnx": "fixed", "ragged": "fixed", "script": "fixed"},
+        {"onnx": "fixed", "ragged": "fixed", "script": "fixed", "binary": "fixed-binary"},
     ),
 }
 

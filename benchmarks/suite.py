@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ class Results:
 def main() -> int:
     arguments = parse_arguments()
     try:
-        plans = [plan(name, arguments) for name in arguments.only or (SHORT if arguments.short else SCENARIOS)]
+        plans = [plan(name, arguments) for name in chosen_scenarios(arguments)]
         check_tools()
     except BenchmarkError as error:
         print(f"suite: {error}", file=sys.stderr)
@@ -112,8 +113,11 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="minutes in place of hours, for a first look")
-    parser.add_argument("--only", action="append", choices=SCENARIOS, metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("--only", action="append", metavar="SCENARIO", help=", ".join(SCENARIOS))
     parser.add_argument("--server", action="append", metavar="NAME", help="only this one; repeatable")
+    parser.add_argument(
+        "--load", action="append", metavar="NAME", help='only this one, e.g. "32 connections"; repeatable'
+    )
     parser.add_argument("--repeats", type=int, help="in place of the scenarios' own")
     parser.add_argument("--seconds", type=float, help="of each load, in place of the scenarios' own")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="default: %(default)s")
@@ -121,6 +125,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--fresh", action="store_true", help="forget what was measured")
     parser.add_argument("--plan", action="store_true", help="say what would be done, and how long it would take")
     return parser.parse_args()
+
+
+def chosen_scenarios(arguments: argparse.Namespace) -> list[str]:
+    every = list(SHORT if arguments.short else SCENARIOS)
+    unknown = [name for name in arguments.only or () if name not in every]
+    if unknown:
+        raise BenchmarkError(f"there is no {unknown[0]} here; there are: {', '.join(every)}")
+    known = {*servers.SERVERS, *servers.LOOPS, *(name for each in SCENARIOS.values() for name in each.scorers)}
+    unknown = [name for name in arguments.server or () if name not in known]
+    if unknown:
+        raise BenchmarkError(f"no server is called {unknown[0]}; there are: {', '.join(sorted(known))}")
+    return arguments.only or every
 
 
 def check_tools() -> None:
@@ -149,6 +165,9 @@ def plan(name: str, arguments: argparse.Namespace) -> Plan:
     repeats = arguments.repeats or (3 if arguments.short else scenario.repeats)
     seconds = arguments.seconds or (2.0 if arguments.short else scenario.seconds)
     chosen = [load for load in scenario.loads if not arguments.short or load.connections in SHORT[name]]
+    chosen = [load for load in chosen if arguments.load is None or load.name in arguments.load]
+    if not chosen:
+        raise BenchmarkError(f"{name} has no such load; it has: {', '.join(load.name for load in scenario.loads)}")
     wanted = [*scenario.scorers, *scenario.servers]
     if arguments.short:
         wanted = [server for server in wanted if server in SHORT_SERVERS]
@@ -216,14 +235,18 @@ def measure(each: Plan, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         for place, (repeat, server) in enumerate(each.todo, 1):
             label = f"{results.scenario} {place}/{len(each.todo)} (repeat {repeat}) {server}"
-            start, runs = measure_one(each, repeat, server, Path(scratch))
+            try:
+                start, runs = measure_one(each, repeat, server, Path(scratch))
+            except Exception as error:  # noqa: BLE001 - the hours before and after are not to be lost by it
+                traceback.print_exc()
+                start, runs = Start(server, repeat, f"the suite itself failed: {error!r}"), []
             results.starts.append(dataclasses.asdict(start))
             results.runs += [dataclasses.asdict(run) for run in runs]
             if server in servers.SERVERS:
                 results.peers[server] = machine.packages(servers.SERVERS[server].prefix())
             results.write(folder)
             if start.failure:
-                print(f"{label}: FAILED: {start.failure}", file=sys.stderr)
+                print(f"{label}: FAILED: {start.failure.splitlines()[0]}", file=sys.stderr)
             for run in runs:
                 print(f"{label}, {run.load}: {told(run)}", file=sys.stderr)
 
