@@ -7,6 +7,7 @@ its bound is wide. Bounds are kept in guard.json; `--update` writes them from wh
 """
 
 import argparse
+import concurrent.futures
 import json
 import platform
 import re
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import measured
@@ -22,12 +24,14 @@ from benchmarks.hot_paths import CONNECTIONS, PATHS
 HERE = Path(__file__).resolve().parent
 BOUNDS = HERE / "guard.json"
 BATCHES = 100
+COUNTS = 3
 ROOM = 1.10
 """What is allowed above what was found when the bounds were written."""
 
 RATIO_ROOM = 1.75
 LOAD = "32 connections"
 COUNT_TIMEOUT_S = 300
+_PROGRAM = (sys.executable, "-m", "benchmarks.hot_paths", "--batches", str(BATCHES))
 
 
 class GuardError(Exception):
@@ -91,16 +95,22 @@ def update(found: dict[str, float]) -> None:
 
 
 def count_all() -> dict[str, float]:
-    """Path -> instructions per request."""
+    """Path -> instructions per request, the least of a few counts: rarely one is dearer, by how memory happens to lie."""
     if shutil.which("valgrind") is None:
         raise GuardError("valgrind is missing: make bench-apt")
-    program = [sys.executable, "-m", "benchmarks.hot_paths", "--batches", str(BATCHES)]
-    _run(program)  # what Python caches is there when it counts
+    _run(_PROGRAM)  # what Python caches is there when it counts
+    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
+        counts = list(pool.map(lambda _: count(), range(COUNTS)))
+    return {path: min(each[path] for each in counts) for path in PATHS}
+
+
+def count() -> dict[str, float]:
+    """Path -> instructions per request, counted once."""
     with tempfile.TemporaryDirectory(prefix="guard-") as folder:
         out = Path(folder) / "counts"
-        _run(["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}", *program])
-        counts = {path: _read(out.with_name(f"{out.name}.{number}")) for number, path in enumerate(PATHS, 1)}
-    return {path: count / BATCHES / CONNECTIONS for path, count in counts.items()}
+        _run(["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}", *_PROGRAM])
+        totals = {path: _read(out.with_name(f"{out.name}.{number}")) for number, path in enumerate(PATHS, 1)}
+    return {path: total / BATCHES / CONNECTIONS for path, total in totals.items()}
 
 
 def _read(dump: Path) -> int:
@@ -110,7 +120,7 @@ def _read(dump: Path) -> int:
     return int(found[1])
 
 
-def _run(command: list[str]) -> None:
+def _run(command: Sequence[str]) -> None:
     """Run in an environment that is the same everywhere."""
     try:
         subprocess.run(

@@ -11,7 +11,9 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import select
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -29,6 +31,7 @@ from scoring_runtime.settings import Settings
 MODELS = Path(__file__).resolve().parent / "models"
 CONNECTIONS = 32
 FIRST_BATCHES = 100
+END_TIMEOUT_S = 10
 BODY = b'{"data": [[5.1,3.5,1.4,0.2]]}'
 REQUEST = (
     b"POST /score HTTP/1.1\r\nHost: 127.0.0.1:5001\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
@@ -60,6 +63,11 @@ class Transport(asyncio.Transport):
     def is_closing(self) -> bool:
         return False
 
+    def close(self) -> None:
+        """Nothing is open."""
+
+    abort = close
+
     def pause_reading(self) -> None:
         raise AssertionError("nothing here is to be slow")
 
@@ -72,6 +80,7 @@ class Loop:
 
     def __init__(self) -> None:
         self.soon: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self.readers: dict[int, tuple[Callable[..., object], tuple[Any, ...]]] = {}
         self.channel: asyncio.Protocol
         self.channel_transport = Transport()
 
@@ -89,11 +98,20 @@ class Loop:
     def cancel(self) -> None:
         """Timers never ring here."""
 
-    def add_reader(self, *_: Any) -> None:
-        """What the scorer prints is not read."""
+    def add_reader(self, fd: int, callback: Callable[..., object], *arguments: Any) -> None:
+        self.readers[fd] = (callback, arguments)
 
-    def remove_reader(self, *_: Any) -> None:
-        """See add_reader."""
+    def remove_reader(self, fd: int) -> None:
+        self.readers.pop(fd, None)
+
+    def read_to_the_end(self) -> None:
+        """Call readers until there are none: what they read has ended."""
+        deadline = time.monotonic() + END_TIMEOUT_S
+        while self.readers and time.monotonic() < deadline:
+            for fd in select.select(list(self.readers), (), (), 0.1)[0]:
+                callback, arguments = self.readers[fd]
+                callback(*arguments)
+            self.turn()
 
     def create_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Handle:
         with contextlib.suppress(StopIteration):
@@ -127,6 +145,13 @@ class Front:
             connection.connection_made(transport)
         self.decoder = frames.Decoder()
         self.frames = 0
+
+    def close(self) -> None:
+        """End the process that stands for a scorer."""
+        self.server.pool.drain()  # else another one would be started
+        self.server.pool.kill("all is counted")
+        self.loop.channel.connection_lost(None)
+        self.loop.read_to_the_end()
 
     def batch(self) -> None:
         """From the bytes of a request on each connection to the response on each."""
@@ -206,7 +231,7 @@ def main() -> int:
             tool.stop()
             gc.enable()
     finally:
-        front.server.pool.kill("counted")
+        front.close()
     return 0
 
 

@@ -46,6 +46,15 @@ class Run:
     max_us: float = 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Where a load goes, and the cores of both sides."""
+
+    port: int
+    cores: Cores
+    keeps_connections: bool
+
+
 class GeneratorError(Exception):
     """The client itself failed; the message says how."""
 
@@ -85,18 +94,17 @@ def ask(port: int, message: Message) -> tuple[int, bytes] | None:
 
 def measure(
     server: Server,
-    port: int,
+    target: Target,
     repeat: int,
     load: Load,
     prepared: Mapping[str, Prepared],
     seconds: float,
-    cores: Cores,
 ) -> Run:
     """Load the server for so many seconds and take the difference of its CPU clocks."""
     try:
         before_ns = server.cpu_clocks_ns()
         begun_ns = time.monotonic_ns()
-        seen = _KINDS[load.kind](port, load, prepared, seconds, cores)
+        seen = _KINDS[load.kind](target, load, prepared, seconds)
         wall_ns = time.monotonic_ns() - begun_ns
         after_ns = server.cpu_clocks_ns()
         memory_bytes = server.memory_bytes()
@@ -120,14 +128,14 @@ def measure(
     )
 
 
-def _idle(_port: int, _load: Load, _prepared: Mapping[str, Prepared], seconds: float, _cores: Cores) -> dict[str, Any]:
+def _idle(_target: Target, _load: Load, _prepared: Mapping[str, Prepared], seconds: float) -> dict[str, Any]:
     time.sleep(seconds)
     return {}
 
 
-def _closed(port: int, load: Load, prepared: Mapping[str, Prepared], seconds: float, cores: Cores) -> dict[str, Any]:
-    command = _wrk(port, load.connections, prepared[load.request], seconds)
-    output = _output_of(["taskset", "--cpu-list", str(cores.client), *command], seconds)
+def _closed(target: Target, load: Load, prepared: Mapping[str, Prepared], seconds: float) -> dict[str, Any]:
+    command = _wrk(target.port, load.connections, prepared[load.request], seconds)
+    output = _output_of(["taskset", "--cpu-list", str(target.cores.client), *command], seconds)
     seen: dict[str, Any] = json.loads(output.partition("result ")[2])
     errors = {kind: count for kind, count in seen.pop("errors").items() if count}
     duration_s = seen.pop("duration_us") / 1e6
@@ -145,13 +153,14 @@ def _wrk(port: int, connections: int, requests: Prepared, seconds: float) -> lis
     return [*wrk, "--timeout", f"{ANSWER_TIMEOUT_S}s", "--script", str(HERE / "load.lua"), url, "--", *files]
 
 
-def _open(port: int, load: Load, prepared: Mapping[str, Prepared], seconds: float, cores: Cores) -> dict[str, Any]:
+def _open(target: Target, load: Load, prepared: Mapping[str, Prepared], seconds: float) -> dict[str, Any]:
     requests = prepared[load.request]
-    command = [sys.executable, "-P", str(HERE / "open_loop.py"), "--port", str(port), "--rate", str(load.rate)]
+    command = [sys.executable, "-P", str(HERE / "open_loop.py"), "--port", str(target.port), "--rate", str(load.rate)]
     command += ["--seconds", str(seconds), "--connections", str(load.connections), "--target-ms", str(TARGET_MS)]
     command += ["--path", requests.messages[0].path, "--headers", str(requests.headers)]
+    command += [] if target.keeps_connections else ["--fresh-connections"]
     command += [word for body in requests.bodies for word in ("--body", str(body))]
-    seen = json.loads(_output_of(["taskset", "--cpu-list", str(cores.client), *command], seconds))
+    seen = json.loads(_output_of(["taskset", "--cpu-list", str(target.cores.client), *command], seconds))
     statuses = seen[requests.messages[0].path]["status"]
     good = statuses.get("200", {"count": 0})
     bad = {status: entry["count"] for status, entry in statuses.items() if status != "200"}
@@ -170,18 +179,26 @@ def _open(port: int, load: Load, prepared: Mapping[str, Prepared], seconds: floa
 _SHARES = {"p50_us": "p50", "p90_us": "p90", "p99_us": "p99", "p999_us": "p99.9", "max_us": "max"}
 
 
-def _beside(port: int, load: Load, prepared: Mapping[str, Prepared], seconds: float, cores: Cores) -> dict[str, Any]:
-    with _posting(port, prepared[load.beside], seconds, cores) as large:
-        seen = _open(port, load, prepared, seconds, cores)
+def _beside(target: Target, load: Load, prepared: Mapping[str, Prepared], seconds: float) -> dict[str, Any]:
+    with _posting(target, prepared[load.beside], seconds) as large:
+        seen = _open(target, load, prepared, seconds)
         if large.poll() is not None:
             raise GeneratorError(f"the large requests ended early: {large.stderr.read() if large.stderr else ''}")
     return seen
 
 
 @contextlib.contextmanager
-def _posting(port: int, requests: Prepared, seconds: float, cores: Cores) -> Iterator["subprocess.Popen[str]"]:
+def _posting(target: Target, requests: Prepared, seconds: float) -> Iterator["subprocess.Popen[str]"]:
     """One connection that posts all the time. It gives way to the other generator, which shares its core."""
-    command = ["taskset", "--cpu-list", str(cores.client), "nice", "-n", "19", *_wrk(port, 1, requests, seconds + 60)]
+    command = [
+        "taskset",
+        "--cpu-list",
+        str(target.cores.client),
+        "nice",
+        "-n",
+        "19",
+        *_wrk(target.port, 1, requests, seconds + 60),
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as large:
         try:
             time.sleep(1)

@@ -16,9 +16,9 @@ import random
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import uvloop
 
@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol):
         self.busy = False
         self.closing = False
         self.received = bytearray()
-        self.transport: asyncio.Transport
+        self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -79,6 +79,7 @@ class Connection(asyncio.Protocol):
     def send(self, request: bytes, due_s: float) -> None:
         self.busy = True
         self.due_s, self.sent_s = due_s, self.load.now()
+        assert self.transport is not None
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -94,7 +95,8 @@ class Connection(asyncio.Protocol):
             self.received.clear()
             self._answered(int(head[9:12]))
             self.closing = b"\r\nconnection: close" in head
-            if self.closing:
+            if self.closing or self.load.fresh:
+                assert self.transport is not None
                 self.transport.close()
             else:
                 self.load.freed(self)
@@ -113,15 +115,25 @@ class Load:
     """Sends the next of its requests at each of its moments, over whichever connection is free.
 
     again: each answer is followed by another request at once; there are no moments then.
+    fresh: a connection is opened for each request. For servers that serve one connection at a time, and close it: one that
+    is open and waits for its next request would keep them from all others.
     """
 
     def __init__(
-        self, port: int, requests: Sequence[bytes], moments: Iterator[float], connections: int, *, again: bool = False
+        self,
+        port: int,
+        requests: Sequence[bytes],
+        moments: Iterator[float],
+        connections: int,
+        *,
+        again: bool = False,
+        fresh: bool = False,
     ) -> None:
         self.port = port
         self.requests = itertools.cycle(requests)
         self.moments = moments
         self.again = again
+        self.fresh = fresh
         self.connections = [Connection(self) for _ in range(connections)]
         self.free: list[Connection] = []
         self.waiting: deque[float] = deque()  # due, but no connection was free
@@ -132,18 +144,40 @@ class Load:
         self.ended = asyncio.Event()
         self.due: float | None = None
         self.closed = False
-        self.reopening: set[asyncio.Task[None]] = set()
+        self.opening: set[asyncio.Task[None]] = set()
 
     def now(self) -> float:
         return time.perf_counter() - self.began
 
     async def connect(self) -> None:
         for connection in self.connections:
-            await self._open(connection)
+            if not self.fresh:
+                await self._open(connection)
             self.free.append(connection)
 
     async def _open(self, connection: Connection) -> None:
         await asyncio.get_running_loop().create_connection(lambda: connection, "127.0.0.1", self.port)
+
+    def _send(self, connection: Connection, due_s: float) -> None:
+        if self.fresh:
+            self._in_background(self._open_and_send(connection, due_s))
+        else:
+            connection.send(next(self.requests), due_s)
+
+    async def _open_and_send(self, connection: Connection, due_s: float) -> None:
+        try:
+            await self._open(connection)
+        except OSError:
+            now = self.now()
+            self.answers.append(Answer(due_s, now, now, LOST))
+            self.freed(connection)
+        else:
+            connection.send(next(self.requests), due_s)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.opening.add(task)
+        task.add_done_callback(self.opening.discard)
 
     async def _open_again(self, connection: Connection) -> None:
         """A server that takes no connection any more is asked no more: what is due waits until the load ends."""
@@ -178,17 +212,18 @@ class Load:
 
     def close(self) -> None:
         self.closed = True
-        for task in self.reopening:
+        for task in self.opening:
             task.cancel()
         for connection in self.connections:
             connection.busy = False
-            connection.transport.abort()
+            if connection.transport is not None:
+                connection.transport.abort()
 
     def freed(self, connection: Connection) -> None:
         if self.again:
             connection.send(next(self.requests), self.now())
         elif self.waiting:
-            connection.send(next(self.requests), self.waiting.popleft())
+            self._send(connection, self.waiting.popleft())
         else:
             self.free.append(connection)
         self._end_if_done()
@@ -198,16 +233,17 @@ class Load:
             self.free.remove(connection)
         self._end_if_done()
         if not self.closed and not self.ended.is_set():
-            task = asyncio.get_running_loop().create_task(self._open_again(connection))
-            self.reopening.add(task)
-            task.add_done_callback(self.reopening.discard)
+            if self.fresh:
+                self.freed(connection)
+            else:
+                self._in_background(self._open_again(connection))
 
     def _send_due(self) -> None:
         now = self.now()
         while self.due is not None and self.due <= now:
             self.sent += 1
             if self.free:
-                self.free.pop().send(next(self.requests), self.due)
+                self._send(self.free.pop(), self.due)
             else:
                 self.waiting.append(self.due)
                 self.most_waiting = max(self.most_waiting, len(self.waiting))
@@ -270,10 +306,12 @@ async def open_loop(
     seed: int,
     probes: list[str],
     drain_s: float,
+    *,
+    fresh: bool = False,
 ) -> dict[str, object]:
     """The load on `path`, and beside it each of `probes` asked for twenty times a second; a summary of each."""
     chance = random.Random(seed)  # noqa: S311 - to be had again, not to be guessed
-    load = Load(port, requests, poisson(rate_per_s, seconds, chance), connections)
+    load = Load(port, requests, poisson(rate_per_s, seconds, chance), connections, fresh=fresh)
     loads = {path: load}
     for probe in probes:
         loads[probe] = Load(port, [get(probe)], poisson(20.0, seconds, chance), 20)
@@ -300,6 +338,7 @@ def main() -> int:
     parser.add_argument("--body", type=Path, action="append", metavar="FILE", help="sent in turn; repeatable")
     parser.add_argument("--headers", type=Path, metavar="FILE", help="lines of request headers; without it JSON's")
     parser.add_argument("--target-ms", type=float, default=1000.0, help="an answer after this is not good")
+    parser.add_argument("--fresh-connections", action="store_true", help="open one for each request")
     parser.add_argument("--drain-seconds", type=float, default=10.0, help="how long the last answers may take")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--probe", action="append", default=[], metavar="PATH", help="ask for this too; repeatable")
@@ -324,6 +363,7 @@ def main() -> int:
                 arguments.seed,
                 arguments.probe,
                 arguments.drain_seconds,
+                fresh=arguments.fresh_connections,
             )
         )
     print(json.dumps(report))

@@ -35,6 +35,9 @@ class Spec:
     settle_s: float = 0.5
     """How long it is left alone after the first answer."""
 
+    keeps_connections: bool = True
+    """Whether a connection may wait for its next request without keeping the others from being served."""
+
     def bin(self) -> Path:
         return Path(sys.prefix) / "bin" if self.peer is None else PEERS / self.peer / "bin"
 
@@ -131,6 +134,7 @@ SERVERS: dict[str, Spec] = {
         {"onnx": "plain", "ragged": "plain", "script": "script"},
         {"BENCHMARK_MODEL": "{model}", "PYTHONPATH": str(ROOT)},
         "azmlinfsrv",
+        keeps_connections=False,
     ),
     "fastapi": _peer(
         "fastapi", "FastAPI and uvicorn", _own_program("fastapi"), "plain", ragged=_own_program("fastapi")

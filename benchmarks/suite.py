@@ -31,7 +31,7 @@ import numpy as np
 
 from benchmarks import loads, machine, scenarios, servers
 from benchmarks.dialects import DIALECTS, Message, wrong_answer
-from benchmarks.loads import Prepared, Run
+from benchmarks.loads import Prepared, Run, Target
 from benchmarks.machine import BenchmarkError, Cores
 from benchmarks.processes import Server, started
 from benchmarks.scenarios import SCENARIOS, Inputs, Load, Scenario
@@ -275,6 +275,7 @@ def measure_one(each: Plan, repeat: int, server: str, scratch: Path) -> tuple[St
     )
     first = prepared[each.loads[0].request].messages[0]
     is_ready = functools.partial(unready, port, first, spec.dialects[kind], expected[each.loads[0].request])
+    target = Target(port, each.cores, spec.keeps_connections)
     runs: list[Run] = []
     try:
         with started(
@@ -283,14 +284,14 @@ def measure_one(each: Plan, repeat: int, server: str, scratch: Path) -> tuple[St
             first_answer_s = running.elapsed_s()
             time.sleep(spec.settle_s)
             if each.loads[0].kind != "none":
-                warm_up(running, port, repeat, each, prepared)
+                warm_up(running, target, repeat, each, prepared)
             start = Start(server, repeat, None, round(first_answer_s, 3), running.memory_bytes())
             for load in each.loads:
                 seconds = load.seconds or each.seconds
                 if (
                     wrong := wrong_before(port, prepared[load.request], spec.dialects[kind], expected[load.request])
                 ) is None:
-                    run = loads.measure(running, port, repeat, load, prepared, seconds, each.cores)
+                    run = loads.measure(running, target, repeat, load, prepared, seconds)
                 else:
                     run = Run(server, repeat, load.name, f"wrong answer before the load: {wrong}")
                 runs.append(run)
@@ -305,10 +306,10 @@ def measure_one(each: Plan, repeat: int, server: str, scratch: Path) -> tuple[St
     return start, runs + [Run(server, repeat, load.name, why) for load in missing]
 
 
-def warm_up(running: Server, port: int, repeat: int, each: Plan, prepared: Mapping[str, Prepared]) -> None:
+def warm_up(running: Server, target: Target, repeat: int, each: Plan, prepared: Mapping[str, Prepared]) -> None:
     """Whatever a server does late (imports, caches, learning what costs what) is not what is measured."""
     load = dataclasses.replace(each.loads[0], kind="closed", connections=min(32, each.loads[-1].connections or 8))
-    loads.measure(running, port, repeat, load, prepared, WARM_UP_S, each.cores)
+    loads.measure(running, target, repeat, load, prepared, WARM_UP_S)
 
 
 def unready(port: int, message: Message, dialect: str, expected: Sequence[Inputs]) -> str | None:

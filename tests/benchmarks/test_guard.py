@@ -64,7 +64,8 @@ def test_the_driven_front_answers_every_client_and_learns_to_send_one_frame():
             front.batch()  # asserts the answers itself
         assert front.frames == 1
     finally:
-        front.server.pool.kill("the test ends")
+        front.close()
+    assert front.server.pool.empty
 
 
 def test_the_other_paths_run():

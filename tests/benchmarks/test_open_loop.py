@@ -138,6 +138,13 @@ def test_a_server_that_closes_after_each_answer_is_asked_over_new_connections(se
     assert seen["status"]["200"]["count"] == len(server.bodies) > 50
 
 
+def test_fresh_connections_serve_a_server_that_takes_one_at_a_time(serve):
+    server = serve(lambda _: 0.0, closes=True)
+    seen = ask(server, "--rate", "100", "--seconds", "1", "--connections", "4", "--fresh-connections")["/score"]
+    assert list(seen["status"]) == ["200"]
+    assert seen["status"]["200"]["count"] == seen["requests"] == len(server.bodies) > 50
+
+
 def test_bodies_are_sent_in_turn(serve, tmp_path):
     (tmp_path / "one").write_bytes(b"1")
     (tmp_path / "two").write_bytes(b"22")
