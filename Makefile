@@ -48,7 +48,7 @@ types: $(VENV)/.dev ## Check the types
 
 .PHONY: test
 test: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel incumbent ## Test the built and installed wheel (PYTEST_ARGS="-k batch")
-	@command -v curl >/dev/null || $(MAKE) apt
+	@{ command -v curl && command -v wrk; } >/dev/null || $(MAKE) apt
 	$(RUN) -m pytest -m 'not gpu' $(PYTEST_ARGS)
 
 .PHONY: gpu-check
