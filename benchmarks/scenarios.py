@@ -212,8 +212,7 @@ SCENARIOS: dict[str, Scenario] = {
         ("null", "ours", *(name for name in PYTHON_PEERS if name != "bentoml")),
         {"bentoml": CANNOT_STACK, "ours-tuned": SIMILAR, "nginx": "writes large bodies to disk"},
         kind="ragged",
-        seconds=20,
-        repeats=5,
+        seconds=12,
     ),
     "start": Scenario(
         "Cold start to the first answer, and memory of an idle server",
