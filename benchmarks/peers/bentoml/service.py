@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.peers.session import Session
 
-MAX_BATCH_SIZE = 64
+MAX_BATCH_SIZE = 128  # rows, not requests
 
 
 @bentoml.service(

@@ -1,7 +1,7 @@
 """PyTriton: NVIDIA Triton with the model in this process.
 
-Dynamic batching as https://triton-inference-server.github.io/pytriton/latest/binding_configuration describes it: up to 64
-requests, waited for 1 ms at most. The answers of a batch are cut by Triton.
+Dynamic batching as https://triton-inference-server.github.io/pytriton/latest/binding_configuration describes it: up to 128
+rows (the largest request has 100), waited for 1 ms at most. The answers of a batch are cut by Triton.
 """
 
 import argparse
@@ -60,6 +60,6 @@ if __name__ == "__main__":
             infer_func=infer,
             inputs=tensors(model.get_inputs()),
             outputs=tensors(model.get_outputs()),
-            config=ModelConfig(max_batch_size=64, batcher=DynamicBatcher(max_queue_delay_microseconds=1000)),
+            config=ModelConfig(max_batch_size=128, batcher=DynamicBatcher(max_queue_delay_microseconds=1000)),
         )
         triton.serve()
