@@ -9,6 +9,7 @@ BENCH_ARGS ?=
 CHAOS_ARGS ?=
 FUZZ_ARGS ?=
 FUZZ_SECONDS ?= 60
+APT_PACKAGES ?= curl haproxy wrk
 
 BIN := $(VENV)/bin
 # -P keeps this folder off sys.path: what is imported is what was installed.
@@ -50,7 +51,7 @@ types: $(VENV)/.dev ## Check the types
 
 .PHONY: test
 test: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel incumbent ## Test the built and installed wheel (PYTEST_ARGS="-k batch")
-	@{ command -v curl && command -v haproxy; } >/dev/null || $(MAKE) apt
+	@{ command -v curl && command -v haproxy && command -v wrk; } >/dev/null || $(MAKE) apt
 	$(RUN) -m pytest -m 'not gpu' $(PYTEST_ARGS)
 
 .PHONY: chaos
@@ -110,11 +111,38 @@ litserve: .venv-litserve/.requirements ## Set up LitServe, which bench-reliabili
 	.venv-litserve/bin/python -P -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
 	@touch $@
 
+# The programs of benchmarks/ import each other: -m, and not -P, which would keep this folder off sys.path. What they
+# measure is installed and started by its own command.
+BENCH := env -u PYTHONPATH $(BIN)/python -m
+
+.PHONY: bench
+bench: bench-setup ## A few servers under a few loads, minutes (BENCH_ARGS="--only small")
+	$(BENCH) benchmarks.suite --short --fresh --results .bench $(BENCH_ARGS)
+	$(BENCH) benchmarks.report --results .bench --text
+
+.PHONY: bench-full
+bench-full: bench-setup ## Everything, hours; goes on where it was broken off (BENCH_ARGS="--plan")
+	$(BENCH) benchmarks.suite $(BENCH_ARGS)
+	$(MAKE) bench-report
+
+.PHONY: bench-report
+bench-report: $(VENV)/.dev ## Write docs/benchmarks.md from what bench-full has measured
+	$(BENCH) benchmarks.report
+
+.PHONY: bench-guard
+bench-guard: $(VENV)/.dev $(VENV)/.wheel ## Has the hot path become slower? Instruction counts, and a ratio to the null server
+	@command -v valgrind >/dev/null || $(MAKE) bench-apt
+	$(BENCH) benchmarks.guard $(BENCH_ARGS)
+
+.PHONY: bench-setup
+bench-setup: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel bench-apt ## Set up the servers that ours is measured with
+	$(RUN) benchmarks/install_peers.py
+
 ##@ Maintain
 
 .PHONY: apt
 apt: ## Install the Debian packages that tests and benchmarks need
-	@packages='curl haproxy wrk'; \
+	@packages='$(APT_PACKAGES)'; \
 	base=$$($(PYTHON) -c 'import sys; print(sys.base_prefix)' 2>/dev/null || echo /usr); \
 	if [ "$$base" = /usr ]; then packages="$$packages python3-venv"; fi; \
 	missing=; \
@@ -123,12 +151,16 @@ apt: ## Install the Debian packages that tests and benchmarks need
 	done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if ! command -v apt-get >/dev/null; then \
-	  echo "This is not a Debian system. Install with its own package manager: curl haproxy wrk" >&2; exit 1; \
+	  echo "This is not a Debian system. Install with its own package manager: $(APT_PACKAGES)" >&2; exit 1; \
 	fi; \
 	if [ "$$(id -u)" != 0 ]; then echo "Missing:$$missing. Run: sudo make apt" >&2; exit 1; fi; \
 	export DEBIAN_FRONTEND=noninteractive; \
 	apt-get update -qq; \
-	apt-get install -qq -y --no-install-recommends $$missing </dev/null
+	RUNLEVEL=1 apt-get install -qq -y --no-install-recommends $$missing </dev/null # 1: no service is started
+
+.PHONY: bench-apt
+bench-apt: ## Install the Debian packages that the load benchmarks need
+	@$(MAKE) --no-print-directory apt APT_PACKAGES='curl wrk nginx-light valgrind'
 
 .PHONY: dist
 dist: $(VENV)/.build ## Build the wheel and the source archive into dist/
@@ -155,6 +187,13 @@ lock: | $(VENV)/pyvenv.cfg ## Renew requirements/*.txt from pyproject.toml and r
 	    -o requirements/user-$$name.txt requirements/user-$$name.in; \
 	done
 
+.PHONY: bench-lock
+bench-lock: | $(VENV)/pyvenv.cfg ## Renew benchmarks/peers/*/requirements.txt
+	$(PIP) install uv
+	for peer in benchmarks/peers/*/requirements.in; do \
+	  $(BIN)/$(LOCK) -c requirements/pins.in -o "$${peer%.in}.txt" "$$peer"; \
+	done
+
 .PHONY: docs
 docs: $(VENV)/.serve $(VENV)/.wheel ## Write docs/settings.md from the settings table, and docs/reliability.md from its results
 	$(RUN) docs/render_settings.py
@@ -162,7 +201,8 @@ docs: $(VENV)/.serve $(VENV)/.wheel ## Write docs/settings.md from the settings 
 
 .PHONY: clean
 clean: ## Remove everything that was built or installed here
-	rm -rf '$(VENV)' .venv-incumbent .venv-litserve .venv-user dist .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf '$(VENV)' .venv-bench .venv-incumbent .venv-litserve .venv-user dist .bench .fuzz
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help

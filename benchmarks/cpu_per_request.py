@@ -7,14 +7,11 @@ in which a process of the server came or went, has failed: it yields no number.
 
 import argparse
 import contextlib
-import ctypes
 import dataclasses
 import datetime as dt
 import http.client
-import importlib.metadata
 import json
 import os
-import platform
 import shlex
 import shutil
 import signal
@@ -31,6 +28,12 @@ from typing import IO
 import psutil
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from benchmarks.machine import BenchmarkError  # noqa: E402 - this program is run by its path
+from benchmarks.machine import describe as describe_machine  # noqa: E402
+from benchmarks.processes import cpu_clock_ns  # noqa: E402
+
 BODY = '{"data": [[5.1,3.5,1.4,0.2]]}'  # as in score.lua
 READY_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 15
@@ -44,10 +47,6 @@ SERVERS = {
     )
     + " --port {port}",
 }
-
-
-class BenchmarkError(Exception):
-    """Nothing can be measured; the message says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,18 +305,6 @@ def cpu_clocks_ns(process: psutil.Process) -> dict[int, int]:
     return {member.pid: cpu_clock_ns(member.pid) for member in process_tree(process)}
 
 
-def cpu_clock_ns(pid: int) -> int:
-    """Return the CPU time, user and system, that all threads of a process have used, those that ended included.
-
-    This is the scheduler's own clock, exact to the nanosecond; the times in /proc/PID/stat come in steps of 10 ms.
-    """
-    clock = ctypes.c_int()
-    error = ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock))
-    if error:
-        raise ProcessLookupError(error, os.strerror(error), str(pid))
-    return time.clock_gettime_ns(clock.value)
-
-
 # What is reported ----------------------------------------------------------------------------------------------------
 
 
@@ -358,33 +345,6 @@ def median_us(runs: list[Run]) -> float | None:
     if any(run.failure for run in runs):
         return None
     return statistics.median(run.cpu_us_per_request for run in runs)
-
-
-def describe_machine() -> dict[str, object]:
-    cpu_models = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "cpu": cpu_models[0] if cpu_models else platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "packages": dict(sorted((found.name, found.version) for found in importlib.metadata.distributions())),
-        "commit": git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(git("status", "--porcelain")),
-    }
-
-
-def git(*arguments: str) -> str | None:
-    """Return what git says about this repository, or None where there is no git or no commit."""
-    try:
-        result = subprocess.run(["git", "-C", str(HERE), *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return result.stdout.strip()
 
 
 if __name__ == "__main__":

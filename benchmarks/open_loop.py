@@ -9,22 +9,21 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import gc
+import itertools
 import json
 import random
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Coroutine, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
 
 import uvloop
 
 BODY = b'{"data": [[5.1,3.5,1.4,0.2]]}'
-DRAIN_S = 10.0
-"""How long answers may take after the last request."""
-
 REFUSED_PAUSE_S = 0.1
-
 LOST = 0
 """In the place of a status: the connection ended, or no answer came."""
 
@@ -51,11 +50,10 @@ def poisson(rate_per_s: float, seconds: float, chance: random.Random) -> Iterato
         at_s += chance.expovariate(rate_per_s)
 
 
-def post(path: str, body: bytes) -> bytes:
-    """A request as bytes."""
-    return (
-        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    ).encode() + body
+def post(path: str, body: bytes, headers: str = "Content-Type: application/json\n") -> bytes:
+    """A request as bytes. `headers` are lines."""
+    head = f"POST {path} HTTP/1.1\nHost: localhost\n{headers}Content-Length: {len(body)}\n\n"
+    return head.replace("\n", "\r\n").encode() + body
 
 
 def get(path: str) -> bytes:
@@ -64,21 +62,25 @@ def get(path: str) -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, with one request at a time."""
+    """One connection, with one request at a time. One that the server has closed is opened again."""
 
     def __init__(self, load: "Load") -> None:
         self.load = load
         self.due_s = self.sent_s = 0.0
         self.busy = False
+        self.closing = False
         self.received = bytearray()
-        self.transport: asyncio.Transport
+        self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self.closing = False
+        self.received.clear()
 
     def send(self, request: bytes, due_s: float) -> None:
         self.busy = True
         self.due_s, self.sent_s = due_s, self.load.now()
+        assert self.transport is not None
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -87,11 +89,18 @@ class Connection(asyncio.Protocol):
         if head_bytes < 4:
             return
         head = bytes(self.received[:head_bytes]).lower()
-        _, _, length = head.partition(b"\r\ncontent-length:")
+        _, found, length = head.partition(b"\r\ncontent-length:")
+        if not found:
+            raise ValueError(f"an answer without Content-Length: {head!r}")
         if len(self.received) >= head_bytes + int(length.split(b"\r", 1)[0]):
             self.received.clear()
             self._answered(int(head[9:12]))
-            self.load.freed(self)
+            self.closing = b"\r\nconnection: close" in head
+            if self.closing or self.load.fresh:
+                assert self.transport is not None
+                self.transport.close()
+            else:
+                self.load.freed(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.busy:
@@ -104,18 +113,28 @@ class Connection(asyncio.Protocol):
 
 
 class Load:
-    """Sends one request at each of its moments over whichever connection is free.
+    """Sends the next of its requests at each of its moments, over whichever connection is free.
 
     again: each answer is followed by another request at once; there are no moments then.
+    fresh: a connection is opened for each request. For servers that serve one connection at a time, and close it: one that
+    is open and waits for its next request would keep them from all others.
     """
 
     def __init__(
-        self, port: int, request: bytes, moments: Iterator[float], connections: int, *, again: bool = False
+        self,
+        port: int,
+        requests: Sequence[bytes],
+        moments: Iterator[float],
+        connections: int,
+        *,
+        again: bool = False,
+        fresh: bool = False,
     ) -> None:
         self.port = port
-        self.request = request
+        self.requests = itertools.cycle(requests)
         self.moments = moments
         self.again = again
+        self.fresh = fresh
         self.connections = [Connection(self) for _ in range(connections)]
         self.free: list[Connection] = []
         self.waiting: deque[float] = deque()  # due, but no connection was free
@@ -125,23 +144,55 @@ class Load:
         self.began = 0.0
         self.ended = asyncio.Event()
         self.due: float | None = None
+        self.closed = False
+        self.opening: set[asyncio.Task[None]] = set()
 
     def now(self) -> float:
         return time.perf_counter() - self.began
 
     async def connect(self) -> None:
-        loop = asyncio.get_running_loop()
         for connection in self.connections:
-            await loop.create_connection(lambda one=connection: one, "127.0.0.1", self.port)  # type: ignore[misc]
+            if not self.fresh:
+                await self._open(connection)
             self.free.append(connection)
 
-    async def run(self, seconds: float) -> list[Answer]:
+    async def _open(self, connection: Connection) -> None:
+        await asyncio.get_running_loop().create_connection(lambda: connection, "127.0.0.1", self.port)
+
+    def _send(self, connection: Connection, due_s: float) -> None:
+        if self.fresh:
+            self._in_background(self._open_and_send(connection, due_s))
+        else:
+            connection.send(next(self.requests), due_s)
+
+    async def _open_and_send(self, connection: Connection, due_s: float) -> None:
+        try:
+            await self._open(connection)
+        except OSError:
+            now = self.now()
+            self.answers.append(Answer(due_s, now, now, LOST))
+            self.freed(connection)
+        else:
+            connection.send(next(self.requests), due_s)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.opening.add(task)
+        task.add_done_callback(self.opening.discard)
+
+    async def _open_again(self, connection: Connection) -> None:
+        """A server that takes no connection any more is asked no more: what is due waits until the load ends."""
+        with contextlib.suppress(OSError):
+            await self._open(connection)
+            self.freed(connection)
+
+    async def run(self, seconds: float, drain_s: float) -> list[Answer]:
         """An answer for each moment. Those that are missing long after the last one are lost."""
         self.began = time.perf_counter()
         self.due = next(self.moments, None)
         self._send_due()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.ended.wait(), seconds + DRAIN_S)
+            await asyncio.wait_for(self.ended.wait(), seconds + drain_s)
         now = self.now()
         for connection in self.connections:
             if connection.busy:
@@ -154,16 +205,20 @@ class Load:
         """What was answered in so many seconds."""
         self.began = time.perf_counter()
         for connection in self.connections:
-            connection.send(self.request, 0.0)
+            connection.send(next(self.requests), 0.0)
         await asyncio.sleep(seconds)
         answers = list(self.answers)
         self.close()
         return answers
 
     def close(self) -> None:
+        self.closed = True
+        for task in self.opening:
+            task.cancel()
         for connection in self.connections:
             connection.busy = False
-            connection.transport.abort()
+            if connection.transport is not None:
+                connection.transport.abort()
 
     def freed(self, connection: Connection) -> None:
         if self.again:
@@ -171,7 +226,7 @@ class Load:
             delay_s = 0.0 if self.answers[-1].status == 200 else REFUSED_PAUSE_S
             asyncio.get_running_loop().call_later(delay_s, self._send_again, connection)
         elif self.waiting:
-            connection.send(self.request, self.waiting.popleft())
+            self._send(connection, self.waiting.popleft())
         else:
             self.free.append(connection)
         self._end_if_done()
@@ -180,13 +235,18 @@ class Load:
         if connection in self.free:
             self.free.remove(connection)
         self._end_if_done()
+        if not self.closed and not self.ended.is_set():
+            if self.fresh:
+                self.freed(connection)
+            else:
+                self._in_background(self._open_again(connection))
 
     def _send_due(self) -> None:
         now = self.now()
         while self.due is not None and self.due <= now:
             self.sent += 1
             if self.free:
-                self.free.pop().send(self.request, self.due)
+                self._send(self.free.pop(), self.due)
             else:
                 self.waiting.append(self.due)
                 self.most_waiting = max(self.most_waiting, len(self.waiting))
@@ -196,8 +256,8 @@ class Load:
         self._end_if_done()
 
     def _send_again(self, connection: Connection) -> None:
-        if not connection.transport.is_closing():
-            connection.send(self.request, self.now())
+        if connection.transport is not None and not connection.transport.is_closing():
+            connection.send(next(self.requests), self.now())
 
     def _end_if_done(self) -> None:
         if self.due is None and not self.again and len(self.answers) == self.sent:
@@ -236,27 +296,41 @@ def summary(answers: list[Answer], seconds: float, target_s: float) -> dict[str,
 
 async def closed_loop(port: int, connections: int, seconds: float) -> float:
     """Answers with 200 a second when each connection asks again as soon as it has its answer."""
-    load = Load(port, post("/score", BODY), iter(()), connections, again=True)
+    load = Load(port, [post("/score", BODY)], iter(()), connections, again=True)
     await load.connect()
     answers = await load.run_again(seconds)
     return sum(answer.status == 200 for answer in answers) / seconds
 
 
 async def open_loop(
-    port: int, rate_per_s: float, seconds: float, connections: int, target_s: float, seed: int, probes: list[str]
+    port: int,
+    path: str,
+    requests: Sequence[bytes],
+    rate_per_s: float,
+    seconds: float,
+    connections: int,
+    target_s: float,
+    seed: int,
+    probes: list[str],
+    drain_s: float,
+    *,
+    fresh: bool = False,
 ) -> dict[str, object]:
-    """The load, and beside it each of `probes` asked for twenty times a second; a summary of each."""
+    """The load on `path`, and beside it each of `probes` asked for twenty times a second; a summary of each."""
     chance = random.Random(seed)  # noqa: S311 - to be had again, not to be guessed
-    load = Load(port, post("/score", BODY), poisson(rate_per_s, seconds, chance), connections)
-    loads = {"/score": load}
-    for path in probes:
-        loads[path] = Load(port, get(path), poisson(20.0, seconds, chance), 20)
+    load = Load(port, requests, poisson(rate_per_s, seconds, chance), connections, fresh=fresh)
+    loads = {path: load}
+    for probe in probes:
+        loads[probe] = Load(port, [get(probe)], poisson(20.0, seconds, chance), 20)
     for one in loads.values():
         await one.connect()
-    results = await asyncio.gather(*(one.run(seconds) for one in loads.values()))
+    cpu_s, began_s = time.process_time(), time.perf_counter()
+    results = await asyncio.gather(*(one.run(seconds, drain_s) for one in loads.values()))
+    busy = (time.process_time() - cpu_s) / (time.perf_counter() - began_s)
     report: dict[str, object] = {
-        path: summary(answers, seconds, target_s) for path, answers in zip(loads, results, strict=True)
+        asked: summary(answers, seconds, target_s) for asked, answers in zip(loads, results, strict=True)
     }
+    report["client_busy"] = round(busy, 3)
     report["most_waiting_for_a_connection"] = load.most_waiting
     return report
 
@@ -267,10 +341,19 @@ def main() -> int:
     parser.add_argument("--rate", type=float, help="requests a second; without it as many as are answered")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--connections", type=int, default=256)
+    parser.add_argument("--path", default="/score", help="what is posted to (default: %(default)s)")
+    parser.add_argument("--body", type=Path, action="append", metavar="FILE", help="sent in turn; repeatable")
+    parser.add_argument("--headers", type=Path, metavar="FILE", help="lines of request headers; without it JSON's")
     parser.add_argument("--target-ms", type=float, default=1000.0, help="an answer after this is not good")
+    parser.add_argument("--fresh-connections", action="store_true", help="open one for each request")
+    parser.add_argument("--drain-seconds", type=float, default=10.0, help="how long the last answers may take")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--probe", action="append", default=[], metavar="PATH", help="ask for this too; repeatable")
     arguments = parser.parse_args()
+    gc.disable()  # a collection would be a pause of the client's, and there are no cycles to speak of
+    headers = ["Content-Type: application/json\n"] if arguments.headers is None else [arguments.headers.read_text()]
+    bodies = [BODY] if arguments.body is None else [file.read_bytes() for file in arguments.body]
+    requests = [post(arguments.path, body, *headers) for body in bodies]
     if arguments.rate is None:
         good_per_s = uvloop.run(closed_loop(arguments.port, arguments.connections, arguments.seconds))
         report: dict[str, object] = {"good_per_s": round(good_per_s, 2)}
@@ -278,12 +361,16 @@ def main() -> int:
         report = uvloop.run(
             open_loop(
                 arguments.port,
+                arguments.path,
+                requests,
                 arguments.rate,
                 arguments.seconds,
                 arguments.connections,
                 arguments.target_ms / 1000,
                 arguments.seed,
                 arguments.probe,
+                arguments.drain_seconds,
+                fresh=arguments.fresh_connections,
             )
         )
     print(json.dumps(report))

@@ -20,7 +20,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from benchmarks import cpu_per_request as cpu  # noqa: E402 - the servers' life and the machine's description are the same
+from benchmarks import cpu_per_request as cpu  # noqa: E402 - this program is run by its path
+from benchmarks.machine import BenchmarkError, describe  # noqa: E402
 
 MAX_QUEUE_WAIT_MS = 100
 BATCH_TARGET_MS = 25
@@ -66,7 +67,7 @@ def main() -> int:
         cores = cpu.pick_cores()
         started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         runs = [run for name in names for run in measure_server(name, cores, arguments)]
-    except cpu.BenchmarkError as error:
+    except BenchmarkError as error:
         print(f"overload: {error}", file=sys.stderr)
         return 2
     print(table(runs))
@@ -86,7 +87,7 @@ def main() -> int:
                 "cores": dataclasses.asdict(cores),
                 "commands": {name: SERVERS[name].replace(f"{HERE.parent}/", "") for name in names},
             },
-            "machine": cpu.describe_machine(),
+            "machine": describe(),
             "runs": [dataclasses.asdict(run) for run in runs],
         }
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +144,7 @@ def offer(server: cpu.Server, cores: cpu.Cores, **options: Any) -> dict[str, Any
             check=True,
         )
     except subprocess.SubprocessError as error:
-        raise cpu.BenchmarkError(f"the client failed: {error}\n{getattr(error, 'stderr', '')}") from None
+        raise BenchmarkError(f"the client failed: {error}\n{getattr(error, 'stderr', '')}") from None
     report: dict[str, Any] = json.loads(client.stdout)
     return report
 

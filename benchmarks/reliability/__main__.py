@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..cpu_per_request import describe_machine
+from ..machine import describe as describe_machine
 from .faults import FAULTS, TOLD_AFTER_S, Fault
 from .load import ANSWER_WITHIN_S, Client, Reply, recovery_s
 from .subjects import ROOT, SUBJECTS, WORKERS, Running, SubjectError, started

@@ -1,25 +1,13 @@
 """The load generator of the overload benchmark, against servers whose delays are known."""
 
 import asyncio
-import importlib.util
 import random
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from benchmarks.open_loop import LOST, Answer, Load, closed_loop, poisson, post, quantile, summary
-else:  # a program, not part of what is installed
-    program = Path(__file__).resolve().parents[1] / "benchmarks" / "open_loop.py"
-    spec = importlib.util.spec_from_file_location("open_loop", program)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    LOST, Answer, Load = module.LOST, module.Answer, module.Load
-    closed_loop, poisson, post = module.closed_loop, module.poisson, module.post
-    quantile, summary = module.quantile, module.summary
+from benchmarks.open_loop import LOST, Answer, Load, closed_loop, poisson, post, quantile, summary
 
 Serve = Callable[[int], Awaitable[bytes]]
 
@@ -64,9 +52,9 @@ def offer(serve: Serve, moments: list[float], connections: int) -> tuple[list[An
     loads = []
 
     async def use(port: int) -> None:
-        load = Load(port, post("/score", b"[1]"), iter(moments), connections)
+        load = Load(port, [post("/score", b"[1]")], iter(moments), connections)
         await load.connect()
-        await load.run(moments[-1])
+        await load.run(moments[-1], drain_s=10.0)
         loads.append(load)
 
     asyncio.run(served(serve, use))

@@ -1,0 +1,130 @@
+"""The page of results, the plots and the targets."""
+
+import dataclasses
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+
+import pytest
+
+from benchmarks import measured, report, suite
+from benchmarks.loads import Run
+from benchmarks.plots import Line, plot
+from benchmarks.scenarios import SCENARIOS, Load
+from benchmarks.suite import Results, Start
+
+MACHINE = {"cpu": "a CPU", "cores": 2, "kernel": "6", "commit": "abc", "uncommitted_changes": False}
+
+
+def results_of(name: str, runs: Sequence[tuple[str, str, int, float | None]], starts: Sequence[Start] = ()) -> Results:
+    """The results of a scenario as the suite would write them: runs are (server, load, repeat, CPU in us or None)."""
+    settings = {
+        "repeats": 3,
+        "seconds": 1.0,
+        "loads": [dataclasses.asdict(load) for load in SCENARIOS[name].loads],
+        "cores": {"server": [0], "client": 1},
+    }
+    results = Results(name, settings, MACHINE, "2026-01-01T00:00:00+00:00")
+    for server, load, repeat, cpu_us in runs:
+        failure = "it broke" if cpu_us is None else None
+        results.runs.append(
+            dataclasses.asdict(
+                Run(server, repeat, load, failure, requests=10, cpu_ns=int((cpu_us or 0) * 10_000), wall_ns=1)
+            )
+        )
+        results.starts.append(dataclasses.asdict(Start(server, repeat)))
+    results.starts += [dataclasses.asdict(start) for start in starts]
+    return results
+
+
+@pytest.fixture
+def page(tmp_path):
+    def render(*all_results):
+        for results in all_results:
+            results.write(tmp_path)
+        return report.render(measured.read(tmp_path))[report.PAGE]
+
+    return render
+
+
+def test_the_committed_page_is_what_the_committed_results_say():
+    files = report.render(measured.read(suite.RESULTS))
+    assert {path: path.read_text() for path in files if path.exists()} == files
+    assert {path for path in files if path != report.PAGE} == set(report.PLOTS.glob("*.svg"))
+
+
+def test_a_value_is_the_median_of_what_succeeded(page):
+    load = "32 connections"
+    text = page(results_of("small", [("ours", load, 1, 10.0), ("ours", load, 2, 30.0), ("ours", load, 3, 12.0)]))
+    assert "12 (10 to 30)" in text
+
+
+def test_a_failure_is_shown_and_named(page):
+    load = "32 connections"
+    runs = [("ours", load, 1, 10.0), ("ours", load, 2, None), ("ours", load, 3, 10.0)]
+    text = page(results_of("small", [*runs, ("null", load, 1, None)]))
+    assert "10 †1" in text
+    assert "- scoring-runtime, 32 connections, repeat 2: it broke" in text
+    [null] = [line for line in text.splitlines() if line.startswith("| null uvloop")][:1]
+    assert "failed" in null
+
+
+def test_a_server_that_did_not_start_is_a_failure(page):
+    start = Start("kserve", 1, "kserve ended with status 1\nlong output")
+    text = page(results_of("small", [("ours", "32 connections", 1, 10.0)], [start]))
+    assert "- KServe SDK, start, repeat 1: kserve ended with status 1\n" in text
+
+
+@pytest.mark.parametrize(
+    ("null_us", "state"), [(6.0, "not measured"), (4.0, "**not met**")], ids=["within the bound", "above the bound"]
+)
+def test_targets_are_judged_by_the_results(page, null_us, state):
+    runs = [("ours", "32 connections", 1, 10.0), ("null", "32 connections", 1, null_us)]
+    text = page(results_of("small", runs))
+    assert f"ours / null, 32 connections: {10 / null_us:.2f} (≤ 2)" in text
+    [row] = [line for line in text.splitlines() if "ours at most 2 times the null server" in line]
+    assert row.endswith(f"| {state} |")
+
+
+def test_a_target_is_met_when_all_of_it_is(page):
+    runs = [("ours", "32 connections", 1, 10.0), ("azmlinfsrv", "32 connections", 1, 210.0)]
+    text = page(results_of("script-plain", runs))
+    [row] = [line for line in text.splitlines() if "standard library: azmlinfsrv" in line]
+    assert row.endswith("21.00 (≥ 20) | met |")
+
+
+def test_a_plot_is_the_same_for_the_same_numbers():
+    lines = [Line("ours", [(1, 10.0), (512, 20.0)], emphasised=True), Line("a < b", [(1, 500.0), (512, 0.0)])]
+    once, again = plot("t", "x", "y", lines), plot("t", "x", "y", lines)
+    assert once == again
+    drawn = ET.fromstring(once)
+    points = [line.get("points") for line in drawn.iter("{http://www.w3.org/2000/svg}polyline")]
+    assert [len(places.split()) for places in points if places] == [2, 1]  # nothing is drawn at zero
+    assert "a &lt; b" in once
+
+
+def test_a_plot_of_one_point_has_axes():
+    assert plot("t", "x", "y", [Line("one", [(32, 10.0)])]).count("<circle") == 1
+
+
+def test_what_failed_can_be_measured_again():
+    results = results_of("small", [("ours", "32 connections", 1, None), ("ours", "32 connections", 2, 1.0)])
+    assert results.done() == {(1, "ours"), (2, "ours")}
+    results.drop_failed()
+    assert results.done() == {(2, "ours")}
+
+
+def test_every_server_is_in_every_scenario_or_has_a_reason_why_not():
+    from benchmarks.servers import SERVERS
+
+    for name, scenario in SCENARIOS.items():
+        if scenario.scorers:
+            continue  # growth of ours alone
+        missing = set(SERVERS) - set(scenario.servers) - set(scenario.absent)
+        assert missing <= {"nginx", "ours-tuned"}, name
+
+
+def test_names_of_loads_differ_within_a_scenario():
+    for name, scenario in SCENARIOS.items():
+        names = [load.name for load in scenario.loads]
+        assert len(set(names)) == len(names), name
+        assert all(isinstance(load, Load) for load in scenario.loads)
