@@ -349,3 +349,22 @@ def test_what_no_frame_can_hold_is_not_encoded():
 
 def test_a_hello_is_plain_json_that_anything_can_read():
     assert json.loads(GOLDEN_HELLO[frames.HEADER.size :]) == {"name": "mé"}
+
+
+def test_what_is_announced_is_not_allocated():
+    head = frames.HEADER.pack(frames.MAGIC, frames.VERSION, frames.REPLIES, 1, 0, frames.MAX_PAYLOAD_BYTES)
+    tracemalloc.start()
+    try:
+        assert frames.Decoder().feed(head + b"x" * 1000) == []
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", [frames.HELLO, frames.READY, frames.FATAL])
+def test_json_has_a_lower_limit(kind):
+    head = frames.HEADER.pack(frames.MAGIC, frames.VERSION, kind, 0, 0, frames.MAX_JSON_BYTES + 1)
+    with pytest.raises(frames.FrameError, match="over the limit"):
+        frames.Decoder().feed(head)
+    with pytest.raises(frames.FrameError, match="over the limit of 8388608"):
+        frames.encode_json(kind, {"text": "x" * frames.MAX_JSON_BYTES})

@@ -9,6 +9,9 @@ from typing import Any, Callable, Dict
 
 from . import encode, log
 
+MAX_BYTES = 1 << 22
+"""Of a description: it must fit into READY."""
+
 _EMPTY = {"type": "object", "example": {}}  # type: Dict[str, Any]
 _VERSIONS = ["2.0", "3.0", "3.1"]
 
@@ -34,7 +37,10 @@ def describe(run: Callable[..., Any]) -> Dict[str, Any]:
         description["output"] = util.get_output_schema(run)
         if hasattr(util, "get_supported_versions"):  # absent in old ones
             description["versions"] = list(util.get_supported_versions(run))
-        return json.loads(encode.encode(description).decode("ascii"))  # type: ignore[no-any-return]
+        text = encode.encode(description)
+        if len(text) > MAX_BYTES:
+            raise ValueError("%d bytes of samples are over the limit of %d" % (len(text), MAX_BYTES))
+        return json.loads(text.decode("ascii"))  # type: ignore[no-any-return]
     except Exception as error:  # a sample that it cannot describe is no reason not to serve
         log.logger.warning("inference-schema cannot describe run(): %s: %s", type(error).__name__, error)
         return {"input": _EMPTY, "output": _EMPTY, "versions": _VERSIONS}
