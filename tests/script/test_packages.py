@@ -83,7 +83,7 @@ def test_what_the_swagger_documents_need(serve):
 
 def test_a_sample_of_megabytes_is_not_described(serve):
     """READY would be over its limit: the script is served all the same."""
-    scorer = serve(NUMPY.replace("np.array([[1.5, 2.0]])", "np.full((1 << 19, 2), 0.123456789)"))
+    scorer = serve(NUMPY.replace("np.array([[1.5, 2.0]])", "np.full((200_000, 2), 0.123456789)"))
     assert scorer.info["swagger"]["input"] == {"type": "object", "example": {}}
     assert bytes(scorer.ask(b'{"data": [[1, 2]], "scale": 1}', headers=JSON).body) == b"[5.0]"
 
