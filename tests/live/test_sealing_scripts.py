@@ -101,7 +101,7 @@ for name in ("len", "min", "max", "sum", "int", "float", "str", "bytes", "zip", 
 }
 """Left in place, one after the other, in the same process: its answers stay right."""
 
-FATAL_BEFORE_READY = ("os", "json", "the classes of json", "time", "threading", "logging", "builtins")
+FATAL_BEFORE_READY = ("os", "the classes of json", "time", "threading", "logging", "builtins")
 """With these the standard library itself does not work any more when the rest of the scorer is set up after init()."""
 
 NUISANCES = {
