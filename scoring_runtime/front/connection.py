@@ -284,7 +284,7 @@ class Connection(asyncio.Protocol):
         head.admitted = keys.admits(key_file.digests, head.headers)
         head.headers = keys.without_key(head.headers)
         if not head.admitted and not (bodiless and routes.admits_anyone(head)):
-            raise keys.REFUSAL
+            raise keys.refusal()
 
     def on_body(self, piece: bytes) -> None:
         self.expects_continue = False

@@ -1,7 +1,7 @@
 """API keys: who may call. A file of hashed keys, read again when it changes.
 
-Keys are long and random, so one round of SHA-256 hides them: there is nothing to guess. The server never has a key itself,
-but for the moment in which it reads a head.
+Keys are long and random, so one round of SHA-256 hides them: there is nothing to guess. The server has a key itself only in
+the heads that it reads, and in those that it knows again.
 """
 
 import hashlib
@@ -80,8 +80,9 @@ def without_key(headers: Headers) -> list[tuple[bytes, bytes]]:
     return [header for header in headers if len(header[0]) != 13 or header[0].lower() != b"authorization"]
 
 
-REFUSAL = Unauthorized("This server needs an API key. Send a valid one: `Authorization: Bearer KEY`.", "api_keys_file")
-"""The same, whatever is missing or wrong."""
+def refusal() -> Unauthorized:
+    """The same, whatever is missing or wrong. A new one each time: an exception keeps all that it was raised through."""
+    return Unauthorized("This server needs an API key. Send a valid one: `Authorization: Bearer KEY`.")
 
 
 class KeyFile:

@@ -118,11 +118,12 @@ class Scoring:
             met = admission.limit_met(queue, limits, size_bytes, ahead, exchange.expires_at - now)
             if met is None:
                 return True
-            limit, retry_after_s = self._closed_by = met, admission.retry_after(ahead.wait_s)
+            limit, retry_after_s = met, admission.retry_after(ahead.wait_s)
             # What holds for one that is no larger than the others holds for all. With nobody in line it depends on when
             # a scorer is free, and that may be at once.
             if queue.count and size_bytes * queue.count <= queue.size_bytes:
                 over_s = {Limit.COUNT: CLOSED_S, Limit.WAIT: ahead.wait_s - limits.max_wait_s}.get(limit, 0.0)
+                self._closed_by = limit, retry_after_s
                 self._closed_count = queue.count
                 self._closed_until = now + min(over_s, CLOSED_S)
         self._metrics.refused[limit] += 1
@@ -209,6 +210,8 @@ class Scoring:
     def unsettled(self, scorer: Scorer, tickets: list[tuple[Ticket, bool]]) -> None:
         """A scorer ended. What it may have begun is answered with an error, the rest goes to another scorer."""
         self._flights.pop(scorer, None)
+        if not tickets:
+            return
         again = []
         for ticket, may_have_run in tickets:
             if ticket.settled:

@@ -80,6 +80,7 @@ class Server:
                 settings.workspace_name,
                 plan.environ.get("HOSTNAME", "Unknown"),
                 plan.environ.get("AZUREML_MODEL_DIR", ""),
+                settings.scheme,
             ),
             tells_responses=settings.appinsights_log_response,
             tells_model_data=settings.appinsights_log_model_data,
@@ -351,21 +352,31 @@ class Server:
     # Time
 
     def _tick(self) -> None:
+        self._ticker = self.loop.call_later(TICK_S, self._tick)
         self.now = now = self.loop.time()
         if now - self._stamped_at >= 1.0:
             self._stamped_at = now
-            self.stamp.refresh()
-            if self.key_file is not None and self.key_file.look():
-                self.known_heads.clear()  # whom they admit is known with them
-            if self._certificates is not None:
-                self._certificates.look()
-        self.pool.tick(now)
-        self.scoring.tick(now)
-        self.rejections.tick(now)
+            self._attempt(self.stamp.refresh)
+            self._attempt(self._look_at_files)
+        # One that fails must not keep the others from their work: all deadlines are in them.
+        self._attempt(self.pool.tick, now)
+        self._attempt(self.scoring.tick, now)
+        self._attempt(self.rejections.tick, now)
         for connection in list(self.connections):
-            connection.check_deadline(now)
-        self._flush_log()
-        self._ticker = self.loop.call_later(TICK_S, self._tick)
+            self._attempt(connection.check_deadline, now)
+        self._attempt(self._flush_log)
+
+    def _attempt(self, step: Callable[..., None], *arguments: float) -> None:
+        try:
+            step(*arguments)
+        except Exception:
+            logger.exception("An unexpected internal error occurred.")
+
+    def _look_at_files(self) -> None:
+        if self.key_file is not None and self.key_file.look():
+            self.known_heads.clear()  # whom they admit is known with them
+        if self._certificates is not None:
+            self._certificates.look()
 
     def _flush_log(self) -> None:
         """Whoever reads the log may have begun again."""

@@ -96,6 +96,10 @@ def build(paths: dict[str, str], texts: dict[str, bytes]) -> ssl.SSLContext:
         raise ConfigurationError(
             f"--tls-cert {cert}, {flag(key_name)} {key}: not usable: {error.reason or error}. Are both whole PEM files?"
         ) from None
+    except OSError as error:  # replaced this very moment
+        raise ConfigurationError(
+            f"--tls-cert {cert}, {flag(key_name)} {key}: cannot be read: {error.strerror}."
+        ) from None
     if "tls_client_ca" in paths:
         _require_clients(context, paths, texts)
     return context
@@ -105,9 +109,11 @@ def _require_clients(context: ssl.SSLContext, paths: dict[str, str], texts: dict
     _check_pem("tls_client_ca", b"CERTIFICATE-----", "a certificate", paths, texts)
     place = f"--tls-client-ca {paths['tls_client_ca']}"
     try:
-        context.load_verify_locations(cadata=texts["tls_client_ca"].decode("ascii", "replace"))
-    except ssl.SSLError as error:
-        raise ConfigurationError(f"{place}: not usable: {error.reason or error}. Is it a whole PEM file?") from None
+        # Comments beside the certificates may be in any language; PEM itself is ASCII.
+        context.load_verify_locations(cadata=texts["tls_client_ca"].decode("ascii", "ignore"))
+    except (ssl.SSLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ConfigurationError(f"{place}: not usable: {reason}. Is it a whole PEM file?") from None
     ends = [ssl.cert_time_to_seconds(str(authority["notAfter"])) for authority in context.get_ca_certs()]
     if ends and max(ends) < time.time():
         raise ConfigurationError(f"{place}: all its certificates have expired: no client could connect. Renew them.")

@@ -168,7 +168,7 @@ class Life:
         if ending is None:
             logger.info("%s is killed: %s.", self.name, why)
         self._signal_group(signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(self.pid, signal.SIGKILL)  # a fork of a moment ago has no group of its own yet
         self._loop.call_later(_KILL_PATIENCE_S, self._end_patience)
 

@@ -50,7 +50,7 @@ class Pool:
 
     on_idle: a scorer became free. on_replies: tickets with their replies, and how long the scorer was busy.
     on_piece: one piece of a reply that comes in pieces. on_returned: tickets that wait behind such a reply, not begun.
-    on_unsettled: tickets of a scorer that ended, each with whether it may have run.
+    on_unsettled: a scorer ended; the tickets that it had, if any, each with whether it may have run.
     on_boot_failed: a scorer could not load before the pool was ready for the first time. on_ended: a process is gone.
     on_output: a scorer wrote whole lines; the number tells its pipes apart.
     max_memory_bytes: a scorer that holds more is killed; 0 for any size. endings: counts, by reason, why scorers ended.
@@ -214,8 +214,7 @@ class Pool:
         self._on_ended()
         if scorer in self.idle:
             self.idle.remove(scorer)
-        if unsettled:
-            self._on_unsettled(scorer, unsettled)
+        self._on_unsettled(scorer, unsettled)
         if self._draining:
             return
         if not self._booted and not unsettled:  # a request that takes a scorer down does not take the server down

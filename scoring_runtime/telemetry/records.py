@@ -46,6 +46,7 @@ class Service(NamedTuple):
     workspace: str
     container: str
     model_dir: str = ""
+    scheme: str = "http"
 
     @property
     def attributes(self) -> dict[str, str]:
@@ -90,7 +91,7 @@ def request_attributes(answered: Answered, service: Service) -> dict[str, str | 
         "Request Id": _last_header(answered.head, b"x-request-id"),
         "Client Request Id": _last_header(answered.head, b"x-ms-client-request-id"),
         "name": _text(answered.path),
-        "url": _url(answered),
+        "url": _url(answered, service.scheme),
         "start_time": began.isoformat() + "Z",
         "duration": format_duration(answered.ended_ns - answered.began_ns),
         "resultCode": str(answered.status),
@@ -128,12 +129,12 @@ def format_duration(duration_ns: int) -> str:
     return f"{days}.{text}" if days else text
 
 
-def _url(answered: Answered) -> str:
+def _url(answered: Answered, scheme: str) -> str:
     target = _text(answered.target)
     if not target.startswith("/"):
         return target
     host = next((value for name, value in answered.headers if name.lower() == b"host"), b"")
-    return f"http://{_text(host)}{target}"
+    return f"{scheme}://{_text(host)}{target}"
 
 
 def _last_header(head: bytes, name: bytes) -> str:

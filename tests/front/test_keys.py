@@ -1,5 +1,6 @@
 """API keys: the file, the check, and what goes in and out while keys are needed."""
 
+import gc
 import hashlib
 import json
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from scoring_runtime.errors import ConfigurationError
 from scoring_runtime.front import keys
+from scoring_runtime.front.connection import Connection
 from scoring_runtime.front.keys import KeyFile
 
 KEY = "a-key-of-one"
@@ -157,7 +159,7 @@ def test_without_a_key_all_paths_answer_the_same(guarded, target, lines):
     response = client.response("GET")
     assert response.status == 401
     assert response.headers["www-authenticate"] == "Bearer"
-    assert json.loads(response.body) == {"message": keys.REFUSAL.message}
+    assert json.loads(response.body) == {"message": keys.refusal().message}
     assert not client.open
     assert not guarded.server.known_heads
 
@@ -280,3 +282,14 @@ def test_a_spoilt_file_changes_nothing_and_is_told_once(guarded, path, caplog, m
     path.unlink()
     guarded.pass_time(1.1)
     assert sum(record.levelname == "ERROR" for record in caplog.records) == 2
+
+
+def test_nothing_of_a_refused_client_is_kept(guarded):
+    """One exception for all refusals kept the frames of each: a client without a key could fill the memory."""
+    for _ in range(20):
+        client = guarded.ask(request(body=b"x"))
+        assert client.response().status == 401
+        client.leave()
+    del client
+    gc.collect()
+    assert sum(type(thing) is Connection and thing.server is guarded.server for thing in gc.get_objects()) <= 1

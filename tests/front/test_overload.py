@@ -302,3 +302,25 @@ def test_whether_an_engine_stacks_is_what_it_says(front):
         front.server.pool.info = {"headers": "none", "batchable": batchable}
         front.server._on_idle()
         assert front.server.scoring.cost.stacks is stacks
+
+
+def test_what_fails_at_a_tick_does_not_end_the_other_deadlines(make_front, caplog, monkeypatch):
+    front = make_front(scorers=0, max_queue_wait_ms=1000)
+    client = front.connect().send(post(b"x"))
+
+    def fail(_now: float) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(front.server.pool, "tick", fail)
+    front.pass_time(1.5)
+    assert client.response().status == 503
+    assert "RuntimeError: a bug" in caplog.text
+
+
+def test_a_scorer_that_ends_with_nothing_left_to_answer_makes_room(front):
+    """What lies in its progress file may settle all that it had: then nothing is left that tells of its end."""
+    client = front.connect().send(post(b"1"))
+    (scorer,) = front.server.scoring._flights
+    front.server.scoring.unsettled(scorer, [])
+    assert not front.server.scoring._flights
+    client.leave()

@@ -115,8 +115,10 @@ def test_clients_must_show_a_certificate_of_the_authority(serve, script, authori
     contexts = [trusting(authority, certificate) for certificate in (good, None, bad)]
     for context in contexts:
         context.maximum_version = version
+    clients = tmp_path / "clients.pem"
+    clients.write_bytes("# Autorit\u00e9\n".encode() + authority.pem.read_bytes())  # a comment in any language
     with serving(
-        serve, script(SCHEME), authority.sign("server"), contexts[0], "--tls-client-ca", str(authority.pem)
+        serve, script(SCHEME), authority.sign("server"), contexts[0], "--tls-client-ca", str(clients)
     ) as server:
         assert [subject(server, context) for context in contexts] == ["server", "", ""]
 

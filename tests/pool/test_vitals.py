@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,3 +113,15 @@ def test_lives_that_had_answered_are_followed_at_once_however_often_they_are_kil
     assert [back_off.ended(0.1, True) for _ in range(12)] == [0.0] * 12
     assert back_off.ended(0.1, False) == 0.0
     assert back_off.ended(0.1, False) == FIRST_BACK_OFF_S
+
+
+def test_a_chain_of_processes_is_followed_without_end_and_without_recursion():
+    code = "import os, time; r = [os.fork() for _ in range(1)]\nfor _ in range(40):\n if r[0]: break\n r = [os.fork()]\ntime.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], start_new_session=True) as first:
+        try:
+            deadline = time.monotonic() + 30
+            while len(list(vitals.descendants(first.pid))) < 40:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        finally:
+            os.killpg(first.pid, signal.SIGKILL)
