@@ -7,6 +7,9 @@ Replies wait in a scorer for company. So that a request that takes the scorer do
 are copied here before it begins, at 0.7 us each, and forgotten when they have been sent. A request that travels alone, or
 behind which nothing waits to be sent, pays nothing.
 
+A process can be killed between any two instructions, so each field of the head is stored whole, by itself, in the byte
+order of the machine: Struct.pack_into would write zeros first, and zero means that nothing has begun.
+
     offset 0           8              12
            +-----------+--------------+---------------------------------------------------------+
            | begun u64 | kept bytes   | id u64, status u16, flags u16, run_us u32,              |
@@ -16,6 +19,7 @@ behind which nothing waits to be sent, pays nothing.
 
 import io
 import os
+import sys
 import tempfile
 from mmap import mmap
 from struct import Struct
@@ -23,7 +27,7 @@ from typing import List, Tuple, Union
 
 _Blob = Union[bytes, bytearray, memoryview]
 
-_HEAD = Struct("<QI")
+_HEAD = Struct("=QI")
 _ENTRY = Struct("<QHHIII")
 _ENTRIES_AT = _HEAD.size
 _ID_BYTES = 8
@@ -47,13 +51,15 @@ class Progress:
 
     def __init__(self, descriptor: int) -> None:
         self._map = mmap(descriptor, FILE_BYTES)
-        self._begun = 0
+        head = memoryview(self._map)[:_ENTRIES_AT]
+        self._begun_at, self._kept_at = head[:_ID_BYTES].cast("Q"), head[_ID_BYTES:].cast("I")
         self._end = _ENTRIES_AT
 
     def mark(self, request_id: int) -> None:
         """Say that `request_id` begins now, and that what was kept before counts."""
-        self._begun = request_id
-        _HEAD.pack_into(self._map, 0, request_id, self._end - _ENTRIES_AT)
+        # In this order: who ends in between has answered the request before, and its reply is found.
+        self._kept_at[0] = self._end - _ENTRIES_AT
+        self._begun_at[0] = request_id
 
     def keep(self, request_id: int, status: int, flags: int, run_us: int, head: bytes, body: _Blob) -> bool:
         """Copy a reply that is not sent yet; it counts from the next mark on. False when there is no room for it."""
@@ -68,7 +74,7 @@ class Progress:
     def forget(self) -> None:
         """What was kept has been sent."""
         self._end = _ENTRIES_AT
-        _HEAD.pack_into(self._map, 0, self._begun, 0)
+        self._kept_at[0] = 0
 
 
 class ProgressReader:
@@ -89,7 +95,7 @@ class ProgressReader:
         writes over old ones: what is read between two equal heads is whole.
         """
         head = os.pread(self._file.fileno(), _HEAD.size, 0)
-        if head[:_ID_BYTES] != request_id.to_bytes(_ID_BYTES, "little") or not any(head[_ID_BYTES:]):
+        if head[:_ID_BYTES] != request_id.to_bytes(_ID_BYTES, sys.byteorder) or not any(head[_ID_BYTES:]):
             return []
         replies = self.kept()
         return replies if os.pread(self._file.fileno(), _HEAD.size, 0) == head else []

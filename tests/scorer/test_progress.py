@@ -24,6 +24,32 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+KILLS = """
+import itertools, os, random, signal, sys, time
+sys.path.insert(0, sys.argv[1])
+import progress
+
+for _ in range(300):
+    descriptor = progress.create_shared_file()
+    front = progress.ProgressReader(descriptor)
+    pid = os.fork()
+    if pid == 0:
+        scorer = progress.Progress(descriptor)
+        for number in itertools.count(1 << 40):
+            scorer.mark(number)
+            scorer.forget()
+    while not front.read():
+        pass
+    time.sleep(random.uniform(0.0005, 0.0015))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    if front.read() < 1 << 40:
+        print("torn:", front.read())
+    front.close()
+    os.close(descriptor)
+"""
+
+
 @pytest.fixture
 def shared_file():
     descriptor = progress.create_shared_file()
@@ -58,6 +84,12 @@ def test_the_mark_outlives_its_writer(shared_file):
     assert front.read() == 0x0123456789ABCDEF
     assert front.kept() == [(7, 200, 2, 99, b"a: b", b"answer")]
     front.close()
+
+
+def test_a_kill_at_any_moment_leaves_a_mark_that_was_made():
+    folder = Path(progress.__file__).parent
+    told = subprocess.run([sys.executable, "-I", "-S", "-B", "-c", KILLS, folder], capture_output=True, check=True)
+    assert told.stdout == b""
 
 
 @pytest.mark.parametrize("size", [0, 7])
