@@ -159,12 +159,18 @@ class Life:
         """It has nothing to finish."""
         return True
 
+    @property
+    def leaving(self) -> bool:
+        """It can be given nothing any more: it is killed, has ended or has hung up."""
+        return self._gone or self._closed or self._killed_why is not None
+
     def kill(self, why: str, ending: Ending | None = None) -> None:
         """End it now, with everything it started. ending: what that counts as; None when it is no fault of its own."""
         if self._gone or self._killed_why is not None:
             return
         self._killed_why = why
         self._ending = ending
+        self.on_leaving()
         if ending is None:
             logger.info("%s is killed: %s.", self.name, why)
         self._signal_group(signal.SIGKILL)
@@ -207,12 +213,16 @@ class Life:
         """READY came."""
         raise NotImplementedError
 
+    def on_leaving(self) -> None:
+        """It is killed, has ended or has hung up; on_ended() follows. May be called more than once."""
+
     def on_ended(self) -> None:
         """The process is gone, and what it wrote has been read."""
         raise NotImplementedError
 
     def _on_channel_closed(self) -> None:
         self._closed = True
+        self.on_leaving()
         if self._exit_text is None:
             # Without a channel it is of no use, whether it ends by itself or not.
             if self._channel.fault is not None:
@@ -245,6 +255,7 @@ class Life:
 
     def _on_ended(self) -> None:
         self._gone = True
+        self.on_leaving()
         self._signal_group(signal.SIGKILL)  # what it left behind, while its pid is still taken
         self._child.reap(self._on_reaped)
 

@@ -187,8 +187,7 @@ class Pool:
         if self.live == self.size:
             self._booted = self._was_ready = True
         logger.info("Scorer %d (pid %d) is ready.", scorer.number, scorer.pid)
-        self.idle.append(scorer)
-        self._on_idle()
+        self.scorer_settled(scorer)
 
     def scorer_replied(self, scorer: Scorer, settled: list[tuple[Ticket, Reply]], busy_us: int) -> None:
         """Replies came."""
@@ -203,9 +202,15 @@ class Pool:
         self._on_returned(tickets)
 
     def scorer_settled(self, scorer: Scorer) -> None:
-        """A scorer is free again."""
-        self.idle.append(scorer)
+        """A scorer is free."""
+        if not scorer.leaving:
+            self.idle.append(scorer)
         self._on_idle()
+
+    def scorer_leaving(self, scorer: Scorer) -> None:
+        """A scorer is about to be gone: a frame that it were given now would only be handed back."""
+        if scorer in self.idle:
+            self.idle.remove(scorer)
 
     def scorer_ended(self, scorer: Scorer, unsettled: list[tuple[Ticket, bool]]) -> None:
         """A scorer process is gone."""

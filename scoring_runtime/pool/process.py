@@ -51,6 +51,9 @@ class Owner(Protocol):
     def scorer_settled(self, scorer: "Scorer") -> None:
         """Its frame is settled: it is free."""
 
+    def scorer_leaving(self, scorer: "Scorer") -> None:
+        """It is to be given nothing any more; scorer_ended() follows. May be said more than once."""
+
     def scorer_ended(self, scorer: "Scorer", unsettled: list[tuple[Ticket, bool]]) -> None:
         """The process is gone. `unsettled`: the tickets that it had, in order, and whether each may have run."""
 
@@ -141,6 +144,9 @@ class Scorer(Life):
 
     def on_ready(self) -> None:
         self._owner.scorer_ready(self)
+
+    def on_leaving(self) -> None:
+        self._owner.scorer_leaving(self)
 
     def on_ended(self) -> None:
         self._settle_kept()

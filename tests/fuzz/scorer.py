@@ -328,7 +328,7 @@ def assert_right(play: Play) -> None:
     scorer = play.scorer
     if scorer is not None:
         assert (scorer.state is State.BUSY) == (bool(scorer.in_flight) and scorer.state is not State.DRAINING)
-        assert (scorer in play.server.pool.idle) == (scorer.state is State.READY)
+        assert (scorer in play.server.pool.idle) == (scorer.state is State.READY and not scorer.leaving)
     for number, client in enumerate(play.clients, 1):
         sent = bytes(client.wire.sent)
         head, _, body = sent.partition(b"\r\n\r\n")

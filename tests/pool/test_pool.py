@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import resource
+import select
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -600,11 +601,54 @@ def test_a_request_for_a_process_that_has_hung_up_raises_nothing_and_is_handed_b
     async def main() -> None:
         async with crew(impostor_plan("be_ready(); channel.close()\nwhile True: time.sleep(1000)")) as team:
             await team.until(lambda: team.pool.idle)
-            while not team.pool.idle[0]._closed:  # noqa: ASYNC110  # no event tells
+            (scorer,) = team.pool.idle
+            while team.pool.idle:  # noqa: ASYNC110  # no event tells
                 await asyncio.sleep(0)
+            team.pool.idle.append(scorer)  # as if it had been given the request a moment before
             _, requests = team.send(b"into the void")
             await team.until(lambda: team.unsettled)
             assert team.unsettled == [(requests[0], False)]
+
+    run(main())
+
+
+@pytest.mark.parametrize("what", ["killed by us", "killed by others", "hung up"])
+def test_a_scorer_that_is_leaving_is_given_nothing_any_more(run, crew, impostor_plan, what):
+    """From the moment on in which that is known, and not only when the process has been waited for."""
+    code = "be_ready()\n" + ("channel.close()\n" if what == "hung up" else "") + "while True: time.sleep(1000)"
+
+    async def main() -> None:
+        async with crew(impostor_plan(code)) as team:
+            await team.until(lambda: team.pool.idle)
+            (scorer,) = team.pool.idle
+            pool, ended, idle_before_the_end = team.pool, team.pool.scorer_ended, []
+
+            def scorer_ended(*arguments):
+                idle_before_the_end.append(list(pool.idle))
+                ended(*arguments)
+
+            pool.scorer_ended = scorer_ended
+            if what == "killed by us":
+                scorer.kill("the test wants it")
+                assert pool.idle == []
+            elif what == "killed by others":
+                os.kill(scorer.pid, signal.SIGKILL)
+            await team.until(lambda: pool.restarts)
+            assert idle_before_the_end[0] == []
+
+    run(main())
+
+
+def test_what_a_killed_scorer_still_answers_counts_and_does_not_make_it_idle(run, crew, script_plan):
+    async def main() -> None:
+        async with crew(script_plan(ECHO)) as team:
+            await team.ready()
+            scorer, (request,) = team.send(b"x")
+            assert select.select([scorer._channel._transport.get_extra_info("socket")], [], [], 30)[0]
+            scorer.kill("the test wants it")
+            await team.until(lambda: request.settled or team.unsettled)
+            assert request.text == '"x"'
+            assert team.pool.idle == []
 
     run(main())
 
