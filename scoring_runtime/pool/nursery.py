@@ -37,6 +37,9 @@ logger = logging.getLogger("scoring_runtime.pool")
 ANSWER_TIMEOUT_S = 10.0
 """How long the preload process may take to fork: the tables of a very large process are copied in seconds."""
 
+_NONSENSE = 1 << 31
+"""What no pid, exit code or error number of the system reaches."""
+
 OnReaped = Callable[[int | None], None]
 
 
@@ -233,11 +236,11 @@ class PreloadProcess(Life):
             return
         except OSError:
             packet = b""
-        if not packet:
+        _, pid, code = frames.PACKET.unpack(packet) if len(packet) == frames.PACKET.size else (0, _NONSENSE, 0)
+        if max(abs(pid), abs(code)) >= _NONSENSE:  # it has ended, or user code has written there
             self._hang_up()
             return
         self._deadline = float("inf")
-        _, pid, code = frames.PACKET.unpack(packet)
         if self._asked_reap is not None:
             (pid, on_reaped), self._asked_reap = self._asked_reap, None
             self._forks.discard(pid)
@@ -249,15 +252,16 @@ class PreloadProcess(Life):
         self._ask()
 
     def _on_forked(self, pid: int, code: int, on_launched: OnLaunched, wires: Wires) -> None:
-        if not pid:
+        if pid <= 0:  # below zero it would mean others, whoever wrote that
             wires.close()
             on_launched(self._cannot_fork(os.strerror(code)))
             return
         self._forks.add(pid)
         try:
             fork = Fork(pid, os.pidfd_open(pid), self, self._loop)
-        except OSError as error:  # no descriptor left
-            os.kill(pid, signal.SIGKILL)  # it is its parent's to be waited for, so the pid is still taken
+        except OSError as error:  # no descriptor left, or it has ended and user code has waited for it
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)  # it is its parent's to be waited for, so the pid is still taken
             wires.close()
             self.reap(pid, lambda _: None)
             on_launched(self._cannot_fork(str(error)))
@@ -299,7 +303,7 @@ class PreloadProcess(Life):
     def on_ended(self) -> None:
         self._hang_up()
         for pid in self._forks:  # the kernel has killed them already, where it could be asked to
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
         if self.state is State.DEAD and not self._ends_with_forks and self.start_error is None:
             logger.error("%s %s; the scorers that were forked from it end with it.", self.name, self.exit_text)

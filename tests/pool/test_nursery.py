@@ -305,6 +305,62 @@ def test_a_script_that_waits_for_children_itself_takes_nothing_from_us(run, crew
     run(main())
 
 
+FORGED = {
+    "the pid of one that user code has waited for": "pack('<Bqq', 1, ended(), 0)",
+    "the pid of everybody": "pack('<Bqq', 1, -1, 0)",
+    "the pid of the own group": "pack('<Bqq', 1, 0, 0)",
+    "a pid that is none": "pack('<Bqq', 1, 1 << 40, 0)",
+    "an error that is none": "pack('<Bqq', 1, 0, 1 << 40)",
+    "too little": "b'x'",
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_a_forged_answer_of_the_preload_process_harms_nobody(run, crew, script_plan, tmp_path, monkeypatch, forged):
+    script = (
+        NOTES
+        + f"""
+    import socket
+    from struct import pack
+
+    def ended():
+        pid = os.posix_spawnp("true", ["true"], dict(os.environ))
+        os.waitpid(-1, 0)
+        return pid
+
+    def forge():
+        if (HERE / "forged").exists():
+            return
+        note("forged", "once")
+        packet = {FORGED[forged]}
+        for fd in map(int, os.listdir("/proc/self/fd")):
+            if os.path.exists("/proc/self/fd/%d" % fd) and os.readlink("/proc/self/fd/%d" % fd).startswith("socket:"):
+                with socket.socket(fileno=os.dup(fd)) as one:
+                    if one.type == socket.SOCK_SEQPACKET:
+                        one.send(packet)
+                        note("sent", "it")
+
+    os.register_at_fork(before=forge)
+    """
+    )
+    kill = os.kill
+
+    def kill_one(pid: int, number: int) -> None:
+        assert pid > 0
+        kill(pid, number)
+
+    monkeypatch.setattr(os, "kill", kill_one)  # a failure of this test must not take the machine along
+
+    async def main() -> None:
+        async with crew(script_plan(script, preload=True), first_boot=False) as team:
+            await team.ready()
+            assert team.pool.restarts == 1
+            await team.ask(b"well")
+            assert lines(tmp_path, "sent") == ["it"]
+
+    run(main())
+
+
 def test_processes_that_user_code_starts_find_no_descriptor_of_ours(run, crew, script_plan):
     script = """
         import os, subprocess
