@@ -4,7 +4,7 @@ A child that comes back from the code that forked it would answer a second time,
 """
 
 import os
-from typing import Any
+from typing import Any, FrozenSet
 
 _exit = os._exit
 _write = os.write
@@ -17,10 +17,12 @@ _LAST_WORDS = (
 
 
 def disown(owned: Any) -> None:
-    """End every child process that is forked from now on, where it uses `owned`."""
+    """End every child process that is forked from now on, where it calls a public method of `owned`."""
+    methods = frozenset(name for name in dir(type(owned)) if not name.startswith("_"))
+    parents = type(_Parents.__name__, (_Parents,), {"_methods": methods})
 
     def take_away() -> None:
-        owned.__class__ = _Parents
+        owned.__class__ = parents
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=take_away)
@@ -37,9 +39,13 @@ def disown(owned: Any) -> None:
 
 
 class _Parents:
-    """What is the parent's: no method of it can be had."""
+    """What is the parent's: no method of it can be had. Who only looks for something else, as with hasattr, lives on."""
+
+    _methods: FrozenSet[str] = frozenset()
 
     def __getattr__(self, name: str) -> Any:
+        if name not in self._methods:
+            raise AttributeError(name)
         try:
             _write(2, _LAST_WORDS)
         finally:

@@ -492,6 +492,36 @@ def test_what_a_scorer_started_dies_with_it(run, crew, script_plan):
     run(main())
 
 
+@pytest.mark.parametrize("preload", [False, True])
+def test_a_child_that_comes_back_is_ended_and_one_that_looks_at_all_objects_is_not(run, crew, script_plan, preload):
+    script = """
+        import gc, os
+
+        def init():
+            pass
+
+        def run(data):
+            pid = os.fork()
+            if not pid and data == "look":
+                for one in gc.get_objects():
+                    try:
+                        hasattr(one, "data")
+                    except OSError:
+                        pass  # ctypes looks for a symbol of that name
+                os._exit(2)
+            if not pid:
+                return data
+            return os.waitpid(pid, 0)[1] >> 8
+    """
+
+    async def main() -> None:
+        async with crew(script_plan(script, preload=preload)) as team:
+            await team.ready()
+            assert await team.ask(b"look", b"come back", b"look") == ["2", "1", "2"]
+
+    run(main())
+
+
 def test_what_scorers_print_comes_out_in_whole_lines(run, crew, script_plan, capfd):
     script = """
         import os, sys
