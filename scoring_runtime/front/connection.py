@@ -1,25 +1,18 @@
 """One HTTP/1.1 connection: bytes in, exchanges out, answers back in order.
 
-Limits hold while bytes come in, not after. A connection waits for its client in one of five phases, each with a deadline
-that the server's sweep checks:
-
-    IDLE    between requests            closed without a word
-    HEAD    a request's head is coming  408
-    BODY    a request's body is coming  408; the deadline moves on with what arrives, at a least rate
-    BUSY    the server works            none: the scorer has its own deadline
-    LINGER  refused, reading to the end so that the client can read why    closed
+Limits hold while bytes come in, not after; `phases` has what it waits for, and how long.
 """
 
 import asyncio
-import enum
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import httptools
 
 from ..errors import RequestError, VersionNotSupported
-from . import heads, keys, messages, refusals, routes
+from . import heads, keys, messages, phases, refusals, routes
 from .exchange import NO_HEAD, Exchange, RequestHead
 from .keys import KeyFile
+from .phases import BODY, BUSY, HEAD, IDLE, LINGER, NEVER, Phase
 
 if TYPE_CHECKING:
     from .server import Server
@@ -28,27 +21,8 @@ if TYPE_CHECKING:
 MAX_PIPELINED = 16
 """Requests of one connection that are worked on at a time; those behind them wait in the connection."""
 
-LEAST_BYTES_PER_S = 4096
-"""A body, or an answer, that moves slower than this for longer than the timeout is given up."""
-
 CHUNK_OVERHEAD = 8
 """Bytes that come with each byte of a body in chunks: a chunk of a single byte takes 5."""
-
-LINGER_S = 2.0
-
-
-class Phase(enum.StrEnum):
-    """What the connection waits for."""
-
-    IDLE = "idle"
-    HEAD = "head"
-    BODY = "body"
-    BUSY = "busy"
-    LINGER = "linger"
-
-
-IDLE, HEAD, BODY, BUSY, LINGER = Phase
-NEVER = float("inf")
 
 MAX_PIECE_BYTES = 8192
 
@@ -112,7 +86,7 @@ class Connection(asyncio.Protocol):
         self.peer = peer[0] if isinstance(peer, tuple) else ""
         refusal = self.server.connection_opened(self)
         if refusal is not None:
-            self._refuse(refusal)
+            self.refuse(refusal)
 
     def data_received(self, data: bytes) -> None:
         # A client that keeps its connection sends the same head again and again. Between messages, bytes that were
@@ -148,35 +122,43 @@ class Connection(asyncio.Protocol):
         self.overhead_bytes += fed_bytes - body_bytes
         limit_bytes = self.settings.max_head_bytes + self.settings.max_target_bytes
         if self.fed_bytes > limit_bytes or self.overhead_bytes > limit_bytes + CHUNK_OVERHEAD * self.body_bytes:
-            self._refuse(refusals.head_too_large(self.settings, len(self.headers)))
+            self.refuse(refusals.head_too_large(self.settings, len(self.headers)))
 
     def _feed(self, data: bytes, *, between: bool = False) -> None:
-        """Let the parser read. `between`: no message has begun before `data`.
-
-        Much at once is read piece by piece, and no further than there are requests that must wait: a request that waits
-        as bytes takes a twentieth of the memory. A body of a known length comes in one piece.
-        """
+        """Let the parser read. `between`: no message has begun before `data`."""
         if self.parser is None:
             self.parser = httptools.HttpRequestParser(self)
         messages_before = self.messages
-        begin = 0
         try:
-            if len(data) <= MAX_PIECE_BYTES:
-                self.parser.feed_data(data)
+            if len(data) > MAX_PIECE_BYTES:
+                self._feed_pieces(data, 0)
                 return
-            view = memoryview(data)
-            while begin < len(data) and self._may_read():
-                end = begin + max(MAX_PIECE_BYTES, self.announced_bytes - self.body_bytes)
-                self.parser.feed_data(view[begin:end])
-                begin = end
-            self.unread = data[begin:]
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[begin:], upgrade)
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._ignore_upgrade()
+                self._feed_pieces(data, upgrade.args[0])
         except httptools.HttpParserError as error:
             if self.refusal is None and isinstance(error, httptools.HttpParserCallbackError):
                 raise  # a bug of ours: the loop's exception handler has the traceback
             begun_here = between and self.messages <= messages_before + 1
-            self._refuse(self.refusal or refusals.no_http(str(error), data if begun_here else b""))
+            self.refuse(self.refusal or refusals.no_http(str(error), data if begun_here else b""))
+
+    def _feed_pieces(self, data: bytes, begin: int) -> None:
+        """Read from `begin` on, piece by piece, and no further than there are requests that must wait.
+
+        A request that waits as bytes takes a twentieth of the memory. A body of a known length comes in one piece.
+        """
+        view = memoryview(data)
+        while begin < len(data) and self._may_read():
+            end = begin + max(MAX_PIECE_BYTES, self.announced_bytes - self.body_bytes)
+            try:
+                self.parser.feed_data(view[begin:end])
+                begin = end
+            except httptools.HttpParserUpgrade as upgrade:
+                begin += upgrade.args[0]
+                self._ignore_upgrade()
+        self.unread = data[begin:]
 
     def _read_on(self) -> None:
         """Go on with what has been received already."""
@@ -393,38 +375,7 @@ class Connection(asyncio.Protocol):
 
     def check_deadline(self, now: float) -> None:
         """Called by the server's sweep."""
-        settings = self.settings
-        closing = self.transport.is_closing()
-        if closing and self.write_stalled_at == NEVER:
-            # The transport waits for its client to read what is left, without end: we do not.
-            self.write_stalled_at = now
-            self.write_backlog_bytes = self.transport.get_write_buffer_size()
-        if now - self.write_stalled_at > settings.body_timeout_s:
-            backlog_bytes = self.transport.get_write_buffer_size()
-            read_bytes = self.write_backlog_bytes - backlog_bytes
-            if read_bytes < LEAST_BYTES_PER_S * settings.body_timeout_s:
-                self.server.rejections.cut(*refusals.answer_not_read(settings, LEAST_BYTES_PER_S), now)
-                self.transport.abort()
-                return
-            self.write_stalled_at = now
-            self.write_backlog_bytes = backlog_bytes
-        if closing:
-            return
-        if not self.reading and self.phase in (HEAD, BODY):
-            self.phase_began = now  # it is not the client that keeps the rest waiting
-        passed_s = now - self.phase_began
-        if self.phase is IDLE:
-            if passed_s > settings.keepalive_timeout_s and self.write_stalled_at == NEVER:
-                self.transport.close()
-        elif self.phase is HEAD:
-            if passed_s > settings.head_timeout_s:
-                self._refuse(refusals.head_too_late(settings))
-        elif self.phase is BODY:
-            allowed_s = settings.body_timeout_s + self.body_bytes / LEAST_BYTES_PER_S
-            if passed_s > allowed_s and not self.expects_continue:
-                self._refuse(refusals.body_too_late(allowed_s))
-        elif self.phase is LINGER and passed_s > LINGER_S and not self.exchanges:
-            self.transport.close()
+        phases.check(self, now)
 
     # Inside
 
@@ -433,7 +384,7 @@ class Connection(asyncio.Protocol):
         self.refusal = refusal
         raise refusal
 
-    def _refuse(self, refusal: RequestError) -> None:
+    def refuse(self, refusal: RequestError) -> None:
         """Answer with an error, in order, and let nothing follow."""
         if self.transport.is_closing():
             return
@@ -486,14 +437,12 @@ class Connection(asyncio.Protocol):
             else:
                 self.transport.pause_reading()
 
-    def _ignore_upgrade(self, data: bytes, upgrade: Exception) -> None:
+    def _ignore_upgrade(self) -> None:
         """An upgrade is an offer: HTTP/1.1 goes on.
 
         The parser takes all that follows the head, the request's body too, for the other protocol. So the head is read
-        once more, without the offer.
+        once more by a new one, without the offer.
         """
         parser, self.parser = self.parser, httptools.HttpRequestParser(self)
-        head = heads.encode_without_upgrade(
-            parser.get_method(), self.target, parser.get_http_version().encode(), self.headers
-        )
-        self._feed(head + data[upgrade.args[0] :])
+        version = parser.get_http_version().encode()
+        self.parser.feed_data(heads.encode_without_upgrade(parser.get_method(), self.target, version, self.headers))

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from scoring_runtime.front.connection import LINGER_S, MAX_PIPELINED, Phase
+from scoring_runtime.front.connection import MAX_PIPELINED
+from scoring_runtime.front.phases import LINGER_S, Phase
 
 
 def post(body: bytes = b"", *lines: str, **more: str) -> bytes:
@@ -454,6 +455,14 @@ def test_an_offer_to_upgrade_is_ignored(front, lines, body):
 def test_an_offer_to_upgrade_before_a_chunked_body_is_ignored(front):
     data = chunked(b"one", b"two").replace(b"Host: here", b"Connection: Upgrade\r\nUpgrade: h2c")
     assert bodies(front.ask(data + post(b"next"))) == [b"onetwo", b"next"]
+
+
+def test_many_offers_to_upgrade_in_one_piece_are_ignored_one_after_the_other(front):
+    count = 5000  # each was read within the one before it, until the stack was full
+    client = front.ask(get("/", "Connection: upgrade", "Upgrade: h2c") * count + post(b"last"))
+    *answers, last = client.responses(*["GET"] * count)
+    assert [answer.body for answer in answers] == [b"Healthy"] * count
+    assert last.body == b"last"
 
 
 # What is refused
