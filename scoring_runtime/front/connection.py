@@ -319,8 +319,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def under_way(self) -> bool:
-        """Whether a request is coming in or waits for its answer."""
-        return bool(self.exchanges) or self.phase in (HEAD, BODY)
+        """Whether a request is coming in, or waits for its answer, or its client has yet to read that."""
+        return bool(self.exchanges) or self.phase in (HEAD, BODY) or self.transport.get_write_buffer_size() > 0
 
     def is_last(self, exchange: Exchange) -> bool:
         """Whether no other request of this connection waits for its answer behind this one."""

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,6 +18,7 @@ import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from .conftest import until
 from .load import CONNECTIONS, Load, encode_number, encode_row
 
 LOST = {"message": "The process that ran this request ended before it answered. Check the logs."}
@@ -470,3 +472,22 @@ def test_a_client_that_sends_poison_without_pause_keeps_nobody_waiting_long(scri
         waits_s = [float(wait) for wait in re.findall(r"restart in ([\d.]+) s", server.log)]
         assert waits_s
         assert max(waits_s) <= 1.0
+
+
+@pytest.mark.parametrize("line", ["", "Connection: close\r\n"], ids=["keep-alive", "close"])
+def test_an_answer_that_is_still_being_read_is_not_cut_by_a_drain(serve, script, line):
+    size = 30_000_000
+    target = script(f"def init(): pass\ndef run(data): return 'x' * {size}")
+    with serve(target, "--drain-timeout-s", "50") as server, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        client.settimeout(60)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(f"GET /score HTTP/1.1\r\nHost: here\r\n{line}\r\n".encode())
+        data = bytearray(client.recv(1000))  # all of it is with the network now, as far as the server goes
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: not server.status("/livez"), "the port is closed")
+        while piece := client.recv(1 << 20):
+            data += piece
+        assert len(data.partition(b"\r\n\r\n")[2]) == size + len('""')
+        assert server.process.wait(60) == 0
+        assert "are cut" not in server.log
