@@ -29,6 +29,7 @@ from .exchange import Exchange, Handler, RequestHead
 from .keys import KeyFile
 from .messages import Stamp
 from .scoring import Scoring, score
+from .secured import SecuredConnection
 from .tls import Certificates
 
 logger = logging.getLogger("scoring_runtime.front")
@@ -130,8 +131,10 @@ class Server:
     async def start(self, sockets: list[socket.socket]) -> None:
         """Listen on bound sockets and start the scorers; returns before they are ready."""
         self.max_connections = _connections_that_fit(self.settings.max_connections, self.settings.scorers)
+        connection: type[Connection] = Connection
         encryption: dict[str, Any] = {}
         if self._certificates is not None:
+            connection = SecuredConnection
             encryption = {
                 "ssl": self._certificates.context,
                 "ssl_handshake_timeout": self.settings.head_timeout_s,
@@ -140,7 +143,7 @@ class Server:
         for listener in sockets:
             self._listeners.append(
                 await self.loop.create_server(
-                    lambda: Connection(self), sock=listener, backlog=2048, start_serving=True, **encryption
+                    lambda: connection(self), sock=listener, backlog=2048, start_serving=True, **encryption
                 )
             )
         self._tick()

@@ -183,6 +183,29 @@ def test_a_handshake_that_stalls_is_ended_and_harms_nobody(serve, script, author
         assert ask(server, context)[1] == b"Healthy"
 
 
+@pytest.mark.parametrize("line", ["", "Connection: close\r\n"], ids=["keep-alive", "close"])
+def test_an_answer_that_is_read_slowly_comes_whole(serve, script, authority, line):
+    size = 16_000_000
+    target = script(f"def init(): pass\ndef run(data): return 'x' * {size}")
+    context = trusting(authority)
+    flags = ("--body-timeout-s", "1", "--keepalive-timeout-s", "1")
+    with (
+        serving(serve, target, authority.sign("server"), context, *flags) as server,
+        socket.socket() as plain,
+    ):
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        plain.settimeout(60)
+        plain.connect(("127.0.0.1", server.port))
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") as client:
+            client.sendall(f"GET /score HTTP/1.1\r\nHost: here\r\n{line}\r\n".encode())
+            began, received = time.monotonic(), 0
+            while received < size and (piece := client.recv(1 << 14)):
+                received += len(piece)
+                time.sleep(max(0.0, began + received / 4e6 - time.monotonic()))  # 4 s: longer than each of the timeouts
+            assert received >= size
+            assert "not read" not in server.log
+
+
 def receive_all(connection: socket.socket) -> bytes:
     data = b""
     with suppress(ConnectionError):
