@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, cast
 
 import h11
 
+from scoring_runtime.front.connection import Connection
 from scoring_runtime.front.control import ControlPlane, Snapshot
-from scoring_runtime.front.exchange import NO_HEAD, Exchange
+from scoring_runtime.front.exchange import Exchange
 
 from ..front.conftest import Client, Front, Response
 from .draw import Draw, cut
@@ -91,12 +92,16 @@ class Told(NamedTuple):
 class Line(list[Exchange]):
     """A connection's exchanges, and all that there ever were, each with its body."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: Connection) -> None:
         super().__init__()
         self.begun: list[tuple[Exchange, bytes]] = []
+        self.refusals: list[Exchange] = []  # which answer what is no request
+        self._connection = connection
 
     def append(self, exchange: Exchange) -> None:
         self.begun.append((exchange, bytes(exchange.body)))
+        if self._connection.refusal is not None:
+            self.refusals.append(exchange)
         super().append(exchange)
 
 
@@ -150,7 +155,7 @@ def converse(front: Front, pieces: list[bytes], options: int, *, forgets: bool =
     """A new client sends pieces; scorers answer each request with its number; then time passes until it is over."""
     assert not front.server.connections
     client = front.connect()
-    line = client.connection.exchanges = Line()
+    line = client.connection.exchanges = Line(client.connection)
     for piece in pieces:
         if forgets:
             front.server.known_heads.clear()
@@ -173,9 +178,7 @@ def converse(front: Front, pieces: list[bytes], options: int, *, forgets: bool =
     assert all(exchange.settled for exchange, _ in line.begun)
     assert front.server.scoring.queue.count == front.server.scoring.queue.size_bytes == 0
     assert len(front.server.pool.idle) == 2
-    requests = [
-        (one.request.method, one.request.target, body) for one, body in line.begun if one.request is not NO_HEAD
-    ]
+    requests = [(one.request.method, one.request.target, body) for one, body in line.begun if one not in line.refusals]
     return Told(requests, answers, waits)
 
 
