@@ -137,21 +137,32 @@ def test_too_few_scorers_are_not_ready(run, crew, script_plan):
     run(main())
 
 
-def test_half_of_an_odd_number_of_scorers_is_the_larger_half(run, crew, script_plan):
+def test_half_of_an_odd_number_of_scorers_is_the_larger_half(run, crew, script_plan, tmp_path):
+    script = """
+        import os, time
+
+        def init():
+            while os.path.exists(os.environ["HOLD"]):
+                time.sleep(0.01)
+
+        def run(data):
+            return data
+    """
+    hold = tmp_path / "hold"
+
     async def main() -> None:
-        async with crew(script_plan(ECHO), size=3) as team:
+        async with crew(script_plan(script, HOLD=hold), size=3) as team:
             await team.ready()
+            hold.touch()  # no successor loads for now
             one, two, _ = team.pool.idle
             os.kill(one.pid, signal.SIGKILL)
             await team.until(lambda: team.pool.live == 2)
             assert team.pool.ready
-            await team.ready()
-            one, two, _ = team.pool.idle
-            os.kill(one.pid, signal.SIGKILL)
             os.kill(two.pid, signal.SIGKILL)
             await team.until(lambda: team.pool.live == 1)
             assert not team.pool.ready
-            await team.until(lambda: team.pool.live == 2)
+            hold.unlink()
+            await team.until(lambda: team.pool.live == 3)
             assert team.pool.ready
 
     run(main())
