@@ -244,8 +244,16 @@ def test_the_largest_frame_keeps_the_target_and_the_cap(observed, target_s, cap,
         assert cost.version != before or cost.predict(count, size_bytes) == known
     count = cost.largest(target_s, cap, each_bytes)
     assert 1 <= count <= cap
-    assert count == 1 or expected_s(cost, count, count * each_bytes) <= target_s
+    class_bytes = (1 << each_bytes.bit_length()) - 1  # what it decides for: all requests of that class of sizes
+    assert count == 1 or expected_s(cost, count, count * class_bytes) <= target_s
     assert count == 1 or count <= 2 * 2 ** max((seen - 1).bit_length() for seen, _, _ in observed)
+
+
+def test_a_frame_is_sized_for_the_largest_requests_of_a_class_of_sizes():
+    cost = CostModel()
+    cost.observe(1, 0, 1.0)
+    cost.observe(65, 1 << 20, 0.0)
+    assert cost.largest(0.0, 129, 8192) == cost.largest(0.0, 129, 16383)
 
 
 @settings(deadline=None)
