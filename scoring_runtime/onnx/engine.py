@@ -100,11 +100,12 @@ class Engine:
 
     def _answer_stacked(self, ids: list[int], arrays: list[Array], rows: list[int], outbox: Outbox) -> None:
         """Run what is stacked already, in runs of at most so many rows; what fails is run again, each by itself."""
-        parts = list(batch.chunks(rows, self._max_batch_size))
+        most_rows = self._max_batch_size
+        parts = [slice(None)] if len(arrays[0]) <= most_rows else batch.chunks(rows, most_rows)
         first_row = 0
         for part in parts:
             last_row = first_row + sum(rows[part])
-            stacked = arrays if len(parts) == 1 else [array[first_row:last_row] for array in arrays]
+            stacked = arrays if part == slice(None) else [array[first_row:last_row] for array in arrays]
             first_row = last_row
             try:
                 self._run_together(ids[part], stacked, rows[part], outbox)

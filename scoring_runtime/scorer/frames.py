@@ -186,6 +186,14 @@ def encode_replies(replies: Sequence[Tuple[int, int, int, int, bytes, Blob]], bu
     return _encode(REPLIES, min(busy_us, MAX_U32), ids, runs_us, statuses, flags, heads, bodies)
 
 
+def encode_alike(ids: Sequence[int], bodies: Sequence[Blob], run_us: int, busy_us: int) -> List[Blob]:
+    """A REPLIES frame of requests that ran together: all with status 200, and nothing else to say."""
+    count = len(ids)
+    zeros = [0] * count
+    runs_us = [min(run_us, MAX_U32)] * count
+    return _encode(REPLIES, min(busy_us, MAX_U32), ids, runs_us, [200] * count, zeros, (), bodies)
+
+
 def decode_requests(frame: Frame) -> List[Request]:
     """The requests of a REQUESTS frame; FrameError when table and blobs do not fill the payload exactly."""
     ids, timeouts_ms, routes, methods, heads, bodies = _decode(frame)
@@ -220,7 +228,7 @@ def _encode(
     bodies: Sequence[Blob],
 ) -> List[Blob]:
     count = len(ids)
-    head_sizes = list(map(len, heads))
+    head_sizes = list(map(len, heads)) if any(heads) else [0] * count
     body_sizes = list(map(len, bodies))
     size = count * ENTRY_BYTES + sum(head_sizes) + sum(body_sizes)
     if size > MAX_PAYLOAD_BYTES or count > MAX_COUNT:
@@ -230,7 +238,7 @@ def _encode(
         + _table(count).pack(*ids, *times, *head_sizes, *body_sizes, *lefts, *rights)
     ]
     pieces.extend(filter(None, heads))
-    pieces.extend(filter(len, bodies))
+    pieces.extend(bodies if all(body_sizes) else filter(len, bodies))
     return pieces
 
 

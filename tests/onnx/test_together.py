@@ -58,6 +58,14 @@ def test_rows_decoded_together_are_the_rows_decoded_alone(tensor: Tensor, cells:
         b'{"data": [[1,2,3]',
         b'1]], [[2,3,4]]}',
         b'{"da1ta": [[1,2,3]]}',
+        b'{"da ta": [[1,2,3]]}',
+        b'{"data" 5: [[1,2,3]]}',
+        b'{"data": 5[[1,2,3]]}',
+        b'{"data": [[1,2,3]5]}',
+        b'{"data": [5[1,2,3]]}',
+        b'{"data": [[1,2,3]]};',
+        b'{"data": [[1,2,3]]};{"data": [[1,2,3]]}',
+        b'{"data": [[1,2,3]]5}',
         b'{"data": [[1,2,3],[4,5]]}',
         b'{"data": [[1,2,"3"]]}',
         b'{"data": [[1,2,true]]}',
@@ -103,7 +111,9 @@ def test_garbage_is_declined_or_decoded_as_it_would_be_alone(bodies: list[bytes]
 def test_halves_of_a_body_do_not_make_a_whole() -> None:
     decoder = codec(FLOATS)
     victim = b'{"data": [[7,8,9]]}'
-    assert decoder.decode_together([b'{"data": [[1,2', b",3]]}", victim, b'{"data": [[1,2,3]]},' + victim]) is None
+    for between in (b"", b",", b";"):
+        rest = b'{"data": [[1,2,3]]}' + between + victim
+        assert decoder.decode_together([b'{"data": [[1,2', b",3]]}", victim, rest]) is None
 
 
 def test_requests_of_several_inputs_are_stacked_by_name() -> None:

@@ -1,12 +1,13 @@
 """Many small requests of the plainest form, `{"data": [[1, 2], ...]}`, decoded as one.
 
 What makes that safe is each body's skeleton: what is left of it without digits, signs, points, exponents and white space.
-A body whose skeleton is exactly that of its rows can be pasted between others: no bracket of it closes a neighbour's. What
-a skeleton cannot tell (`1 2`, `01`, a digit in the name) the parser refuses, and then every body is decoded by itself.
+A body whose skeleton is exactly that of its rows can be pasted between others: no bracket of it closes a neighbour's. Then
+`{"data":` and `}` are taken out of all bodies at once. What a skeleton cannot tell (`1 2`, `01`, a digit before the first
+or behind the last bracket) the parser refuses, because nothing but rows is left; then every body is decoded by itself.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import simdjson
@@ -22,12 +23,16 @@ MAX_CELLS_OF_ROW = 256
 MAX_ROWS_OF_BODY = 16
 
 _NUMERIC = b"0123456789+-.eE \t\r\n"
-_SPACED = b'{"data": ['
-_TIGHT = b'{"data":['
+_NAME = b'"data"'
+_FORM = b'{}":dat'
+"""What a body has beside its rows."""
+_BETWEEN = b";"
+"""Stands between bodies, and in no skeleton: so it shows where each body ends."""
+_TO_LIST = bytes.maketrans(_BETWEEN, b",")
 
 
 class RowsDecoder:
-    """The decoder of one model, of one input with numbers in rows of fixed shape: 0.5 us a request in place of 1.7."""
+    """The decoder of one model, of one input with numbers in rows of fixed shape: 0.25 us a request in place of 1.7."""
 
     def __init__(self, tensor: Tensor, cells: int) -> None:
         self._tensor = tensor
@@ -40,24 +45,17 @@ class RowsDecoder:
 
     def decode(self, bodies: Sequence[Blob]) -> tuple[Array, list[int]] | None:
         """The stacked rows and how many of them each body has; None when in doubt."""
-        pieces = []
-        rows = []
-        rows_of = self._rows_by_skeleton
-        for body in bodies:
-            if not isinstance(body, bytes):
-                return None
-            count = rows_of.get(body.translate(None, _NUMERIC))
-            if count is None:
-                return None
-            opening = len(_SPACED) if body.startswith(_SPACED) else len(_TIGHT)
-            if not body.startswith((_SPACED, _TIGHT)) or not body.endswith(b"]}"):
-                return None
-            pieces.append(body[opening:-2])
-            rows.append(count)
+        text = _BETWEEN.join(bodies)
+        skeletons = text.translate(None, _NUMERIC).split(_BETWEEN)
+        rows = list(map(self._rows_by_skeleton.get, skeletons))
+        # White space would be no part of a skeleton within the name either.
+        if len(rows) != len(bodies) or None in rows or text.count(_NAME) != len(bodies):
+            return None
+        known = cast(list[int], rows)
         try:
             # The parser must not be used again while objects of it live: none leaves this method.
-            values: Any = self._parser.parse(b"[%b]" % b",".join(pieces))
-            return fill(values, self._tensor, sum(rows)), rows
+            values: Any = self._parser.parse(b"[%b]" % text.translate(_TO_LIST, _FORM))
+            return fill(values, self._tensor, sum(known)), known
         except UNFIT:
             return None
 
