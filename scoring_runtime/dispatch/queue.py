@@ -1,7 +1,7 @@
 """The waiting line of requests. Pure: `now` comes in as seconds of a monotonic clock."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 FOREVER = float("inf")
@@ -55,6 +55,14 @@ class RequestQueue:
         self._line.append(ticket)
         self.count += 1
         self.size_bytes += len(ticket.body)
+
+    def extend(self, tickets: Sequence[Ticket], size_bytes: int) -> None:
+        """To the end of the line, in the order given; `size_bytes` is what their bodies have together."""
+        for ticket in tickets:
+            ticket.waiting = True
+        self._line.extend(tickets)
+        self.count += len(tickets)
+        self.size_bytes += size_bytes
 
     def push_front(self, tickets: Iterable[Ticket]) -> None:
         """Back to the head of the line, in the order given: they have waited before."""

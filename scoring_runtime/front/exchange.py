@@ -1,10 +1,11 @@
 """One request and its response, from the last byte in until the first byte out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..dispatch.queue import Ticket
 from ..errors import InternalError, RequestError
+from ..pool.process import Reply
 from ..scorer import frames
 from . import messages
 from .contract import Identity
@@ -100,34 +101,7 @@ class Exchange(Ticket):
         if not 200 <= status <= 999:
             self.fail(InternalError(f"The scorer answered with {status}, which is the status of no response."))
             return True
-        connection = self.connection
-        server = connection.server
-        server.metrics.score_status[status] += 1
-        if status == 200 and not head and self.request.plain_post and not server.closing:
-            size = len(body)
-            contract = server.contract
-            if size < messages.SHORT_LENGTHS and contract is None:
-                connection.answer(self, b"".join((server.stamp.json_200, messages.LENGTH_ENDS[size], body)))
-                return True
-            if (
-                size < messages.SHORT_LENGTHS
-                and flags == frames.FLAG_RUN_RETURNED
-                and run_us < messages.MAX_SHORT_RUN_US
-            ):
-                request_id = contract.ids.next()  # type: ignore[union-attr]
-                pieces = (
-                    server.stamp.contract_200,
-                    request_id,
-                    b"\r\nx-ms-request-id: ",
-                    request_id,
-                    messages.RUN_ENDS[run_us],
-                    messages.LENGTH_ENDS[size],
-                    body,
-                )
-                connection.answer(self, b"".join(pieces))
-                if server.request_log is not None:
-                    server.log_answer(self, status, size, size)
-                return True
+        self.connection.server.metrics.score_status[status] += 1
         self.flags = flags
         content_type, extra_lines = head_lines(head)
         if not head and not messages.has_body(status):
@@ -188,6 +162,52 @@ class Exchange(Ticket):
         else:
             failed = b"x-ms-run-function-failed: %b\r\n" % (b"True" if flags & frames.FLAG_RUN_FAILED else b"False")
         return failed + messages.run_line(run_us) if flags & frames.FLAG_RUN_RETURNED else failed
+
+
+def settle_all(settled: Sequence[tuple[Exchange, Reply]]) -> None:
+    """Settle requests with the replies to them.
+
+    What nearly all replies are goes out with a head that is prebuilt: 0.5 us for each of them in place of 3.
+    """
+    server = settled[0][0].connection.server
+    contract, request_log, stamp = server.contract, server.request_log, server.stamp
+    short_count = 0
+    for exchange, reply in settled:
+        _, status, flags, run_us, head, body = reply
+        size = len(body)
+        if (
+            status != 200
+            or head
+            or size >= messages.SHORT_LENGTHS
+            or not exchange.request.plain_post
+            or exchange.settled
+            or server.closing
+        ):
+            exchange.settle(reply)
+            continue
+        if contract is None:
+            response = b"".join((stamp.json_200, messages.LENGTH_ENDS[size], body))
+        elif flags == frames.FLAG_RUN_RETURNED and run_us < messages.MAX_SHORT_RUN_US:
+            request_id = contract.ids.next()
+            pieces = (
+                stamp.contract_200,
+                request_id,
+                b"\r\nx-ms-request-id: ",
+                request_id,
+                messages.RUN_ENDS[run_us],
+                messages.LENGTH_ENDS[size],
+                body,
+            )
+            response = b"".join(pieces)
+        else:
+            exchange.settle(reply)
+            continue
+        exchange.settled = True
+        short_count += 1
+        exchange.connection.answer(exchange, response)
+        if request_log is not None:
+            server.log_answer(exchange, status, size, size)
+    server.metrics.score_status[200] += short_count
 
 
 def head_lines(head: bytes) -> tuple[bytes, bytes]:

@@ -28,7 +28,7 @@ from .control import ControlPlane, Snapshot
 from .exchange import Exchange, Handler, RequestHead
 from .keys import KeyFile
 from .messages import Stamp
-from .scoring import Scoring, score
+from .scoring import Scoring, score, score_bare
 from .secured import SecuredConnection
 from .tls import Certificates
 
@@ -240,6 +240,8 @@ class Server:
         handler = routes.find(request)
         if handler is score:
             handler = deadline.find_handler(request, self.settings.deadline_header)
+        if handler is score and request.plain_post and self.request_log is None:
+            handler = score_bare if self.scoring.wanted_headers == "none" else score
         if self.insights is not None:
             request.plain_post = False  # the long way passes by where telemetry hears of it
             if request.found and messages.path(request.target) not in _UNTOLD:
@@ -293,7 +295,7 @@ class Server:
         """Nobody waits for its answer any more."""
         if not exchange.settled:
             self.metrics.cancelled += 1
-            self.scoring.queue.cancel(exchange)
+            self.scoring.cancel(exchange)
 
     # The pool
 
@@ -307,6 +309,7 @@ class Server:
         self.scoring.cost.stacks = self.pool.info.get("batchable") is True
         if not self._announced_ready and self.pool.ready:
             self._announced_ready = True
+            self.known_heads.clear()  # their handlers did not know yet which headers scorers want
             self._announce()
         self.scoring.pump_soon()
 

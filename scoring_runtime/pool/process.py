@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Protocol
 
 from ..dispatch.queue import Ticket
@@ -10,6 +11,9 @@ from ..scorer import frames
 from .launch import LaunchPlan
 from .launcher import Launched
 from .life import Event, Life, State
+
+_COLUMNS = attrgetter("timeout_ms", "route", "method", "head", "body")
+"""Of a ticket: what travels of it, beside its id."""
 
 _PIECE_FLAGS = frames.FLAG_MORE | frames.FLAG_ABORT
 
@@ -97,14 +101,7 @@ class Scorer(Life):
         ids = self._ids.take(count)
         self.in_flight = dict(zip(ids, tickets, strict=True))
         self._set_deadline(timeout_s)
-        self._channel.send(
-            frames.encode_requests(
-                [
-                    (number, t.timeout_ms, t.route, t.method, t.head, t.body)
-                    for number, t in zip(ids, tickets, strict=True)
-                ]
-            )
-        )
+        self._channel.send(frames.encode_request_columns(ids, *zip(*map(_COLUMNS, tickets), strict=True)))
 
     @property
     def free(self) -> bool:
@@ -190,22 +187,30 @@ class Scorer(Life):
             self._on_piece(replies[0])
             return
         in_flight = self.in_flight
-        if not replies or self._streaming or len({reply[0] for reply in replies}) != len(replies):
-            raise frames.FrameError(
-                "a frame of replies that is empty, has two to one request, or interrupts one in pieces"
-            )
-        try:
-            settled = [(in_flight[reply[0]], reply) for reply in replies]
-        except KeyError as error:
-            raise frames.FrameError(f"a reply to request {error}, which this scorer does not have") from None
-        if len(settled) == len(in_flight):
+        numbers = [reply[0] for reply in replies]
+        if numbers == list(in_flight) and numbers and not self._streaming:
+            settled = list(zip(in_flight.values(), replies, strict=True))  # all, in order: nearly always
             in_flight.clear()
         else:
-            for reply in replies:
-                in_flight.pop(reply[0], None)
+            settled = self._take_settled(numbers, replies)
         self.answered = True
         self._owner.scorer_replied(self, settled, frame.busy_us)
         self._after_replies()
+
+    def _take_settled(self, numbers: list[int], replies: list[Reply]) -> list[tuple[Ticket, Reply]]:
+        """Each reply with its request, which is in flight no longer."""
+        if not replies or self._streaming or len(set(numbers)) != len(numbers):
+            raise frames.FrameError(
+                "a frame of replies that is empty, has two to one request, or interrupts one in pieces"
+            )
+        in_flight = self.in_flight
+        try:
+            settled = [(in_flight[number], reply) for number, reply in zip(numbers, replies, strict=True)]
+        except KeyError as error:
+            raise frames.FrameError(f"a reply to request {error}, which this scorer does not have") from None
+        for number in numbers:
+            del in_flight[number]
+        return settled
 
     def _without_early(self, replies: list[Reply]) -> list[Reply]:
         """What is left of them when those that were taken before they were sent are taken out, each once."""

@@ -176,7 +176,18 @@ def encode_requests(requests: Sequence[Tuple[int, int, int, int, bytes, Blob]]) 
 
     The bodies are the caller's own objects: nothing is copied. FrameError when they are too many or too much.
     """
-    ids, timeouts_ms, routes, methods, heads, bodies = zip(*requests)
+    return encode_request_columns(*zip(*requests))
+
+
+def encode_request_columns(
+    ids: Sequence[int],
+    timeouts_ms: Sequence[int],
+    routes: Sequence[int],
+    methods: Sequence[int],
+    heads: Sequence[bytes],
+    bodies: Sequence[Blob],
+) -> List[Blob]:
+    """The same, from what the table holds: its columns."""
     return _encode(REQUESTS, 0, ids, timeouts_ms, routes, methods, heads, bodies)
 
 
