@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoring_runtime.pool.output import MAX_LINE_BYTES, LineCutter, OutputPipe
-from scoring_runtime.telemetry.requests import RequestLog
+from scoring_runtime.telemetry.requests import RequestLog, describe
 from scoring_runtime.telemetry.sink import Sink
 
 
@@ -27,10 +27,11 @@ def logged(write: Callable[[RequestLog], None], at: float = 1763828766.964) -> l
 
 def test_the_lines_of_a_request() -> None:
     def write(log: RequestLog) -> None:
-        log.scored(b"POST", b"/score", 200, 0.000625, 10)
-        log.scored(b"POST", b"/score", 200, 1.0, None)
-        log.answered(b"127.0.0.1", b"POST", b"/score", False, 200, 10, b"", b"curl/7.88.1")
-        log.answered(b"127.0.0.1", b"GET", b"/", False, 200, 7, b"", b"probe")
+        score = describe(b"POST", b"/score", False, b"", b"curl/7.88.1")
+        log.scored(score, 200, 0.000625, 10)
+        log.scored(score, 200, 1.0, None)
+        log.answered(score, b"127.0.0.1", 200, 10)
+        log.answered(describe(b"GET", b"/", False, b"", b"probe"), b"127.0.0.1", 200, 7)
 
     pid = os.getpid()
     access = '127.0.0.1 - - [22/Nov/2025:16:26:06 +0000] "POST /score HTTP/1.1" 200 10 "-" "curl/7.88.1"'
@@ -42,13 +43,29 @@ def test_the_lines_of_a_request() -> None:
 
 
 def test_a_header_cannot_end_its_quotes() -> None:
-    (line,) = logged(lambda log: log.answered(b"::1", b"GET", b"/x", True, 404, 3, b'a"b', b"c\\"))
+    (line,) = logged(lambda log: log.answered(describe(b"GET", b"/x", True, b'a"b', b"c\\"), b"::1", 404, 3))
     assert line.endswith('"GET /x HTTP/1.0" 404 3 "a\\"b" "c\\\\"')
 
 
 def test_no_target_or_header_breaks_the_access_line() -> None:
-    (line,) = logged(lambda log: log.answered(b"::1", b"GET", b'/x?a"b', True, 404, 3, b"caf\xe9", b"\x9b31m\xff"))
+    text = describe(b"GET", b'/x?a"b', True, b"caf\xe9", b"\x9b31m\xff")
+    (line,) = logged(lambda log: log.answered(text, b"::1", 404, 3))
     assert line.endswith('"GET /x?a\\"b HTTP/1.0" 404 3 "caf\\xe9" "\\x9b31m\\xff"')
+
+
+def test_the_time_of_a_line_is_its_own() -> None:
+    moments = iter([1763828766.9994, 1763828766.9996, 1763828767.0001, 1763828767.0001])
+    source, target = os.pipe()
+    log = RequestLog(lambda _: None, Sink(target), lambda: next(moments))
+    log.warned(b"a")
+    log.warned(b"b")
+    log.answered(describe(b"GET", b"/x", False, b"", b""), b"::1", 200, 3)
+    log.flush()
+    os.close(target)
+    with os.fdopen(source) as lines:
+        text = lines.read().splitlines()
+    assert [line[11:23] for line in text] == ["16:26:06,999", "16:26:06,999", "16:26:07,000"]
+    assert "[22/Nov/2025:16:26:07 +0000]" in text[2]
 
 
 def test_lines_of_one_turn_are_one_write() -> None:

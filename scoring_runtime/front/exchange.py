@@ -7,6 +7,7 @@ from ..dispatch.queue import Ticket
 from ..errors import InternalError, RequestError
 from ..pool.process import Reply
 from ..scorer import frames
+from ..telemetry.requests import HeadText
 from . import messages
 from .contract import Identity
 
@@ -33,9 +34,11 @@ class RequestHead:
         "http_10",
         "identity",
         "keep_alive",
+        "log_text",
         "method",
         "plain_post",
         "target",
+        "wanted_lines",
     )
 
     def __init__(
@@ -52,6 +55,8 @@ class RequestHead:
         self.handler: Handler = find_handler
         self.found = False  # a route, and a method of it
         self.identity = NO_IDENTITY
+        self.log_text: HeadText | None = None  # until it is needed
+        self.wanted_lines: bytes | None = None  # until it is needed
 
     def header(self, name: bytes) -> bytes:
         """The first header of that name (lower case), or nothing."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from time import monotonic  # uvloop's own clock counts whole milliseconds
 from typing import TYPE_CHECKING, cast
 
@@ -338,11 +339,20 @@ def score_bare(server: "Server", exchange: Exchange) -> None:
 def encode_request_head(exchange: Exchange, wanted: str | list[str]) -> bytes:
     """The head that travels in the frame: the target, then the header lines that the scorer asked for."""
     request = exchange.request
-    lines = [request.target]
+    lines = request.wanted_lines
+    if lines is None:
+        scheme = (b":scheme", exchange.connection.server.scheme)
+        lines = request.wanted_lines = _lines(
+            [scheme, *request.headers] if wanted == "all" else request.headers, wanted
+        )
     if wanted == "all":
-        lines.append(b":remote-addr: " + exchange.connection.peer.encode())
-        lines.append(b":scheme: " + exchange.connection.server.scheme)
-        lines.extend(b"%b: %b" % header for header in request.headers)
-    elif wanted != "none":
-        lines.extend(b"%b: %b" % header for header in request.headers if header[0].lower().decode("latin-1") in wanted)
-    return b"\n".join(lines)
+        lines = b"\n:remote-addr: %b%b" % (exchange.connection.peer.encode(), lines)
+    return request.target + lines
+
+
+def _lines(headers: Sequence[tuple[bytes, bytes]], wanted: str | list[str]) -> bytes:
+    """Those that are wanted, each behind an LF."""
+    if wanted == "none":
+        return b""
+    chosen = (header for header in headers if wanted == "all" or header[0].lower().decode("latin-1") in wanted)
+    return b"".join([b"\n%b: %b" % header for header in chosen])

@@ -20,7 +20,7 @@ from ..settings import Settings
 from ..telemetry import insights, records, sink
 from ..telemetry.metrics import Metrics
 from ..telemetry.rejections import Rejections
-from ..telemetry.requests import RequestLog
+from ..telemetry.requests import RequestLog, describe
 from . import deadline, messages, refusals, routes
 from .connection import Connection
 from .contract import DEPRECATED_ID, Contract
@@ -254,15 +254,17 @@ class Server:
         if log is None:
             return
         request = exchange.request
+        text = request.log_text
+        if text is None:
+            referer, agent = request.header(b"referer"), request.header(b"user-agent")
+            text = describe(request.method, request.target, request.http_10, referer, agent)
+            request.log_text = text
         if exchange.logged and status != 431:
             if request.identity.deprecated:
                 log.warned(DEPRECATED_ID)
             duration_s = monotonic() - exchange.queued_at if exchange.queued_at else 0.0
-            log.scored(request.method, request.target, status, duration_s, length)
-        log.answered(
-            exchange.connection.peer.encode(), request.method, request.target, request.http_10, status, size,
-            request.header(b"referer"), request.header(b"user-agent"),
-        )  # fmt: skip
+            log.scored(text, status, duration_s, length)
+        log.answered(text, exchange.connection.peer.encode(), status, size)
 
     def tell(self, exchange: Exchange, status: int, head: bytes, body: Any, *, broken: bool = False) -> None:
         """Tell telemetry of an answer. `body` is None for a response that was sent in pieces."""
@@ -305,11 +307,13 @@ class Server:
         self._on_boot_failed(error)
 
     def _on_idle(self) -> None:
-        self.scoring.wanted_headers = self.pool.info.get("headers", "none")
+        wanted_headers = self.pool.info.get("headers", "none")
+        if wanted_headers != self.scoring.wanted_headers:
+            self.scoring.wanted_headers = wanted_headers
+            self.known_heads.clear()  # what is kept of them depends on it
         self.scoring.cost.stacks = self.pool.info.get("batchable") is True
         if not self._announced_ready and self.pool.ready:
             self._announced_ready = True
-            self.known_heads.clear()  # their handlers did not know yet which headers scorers want
             self._announce()
         self.scoring.pump_soon()
 

@@ -1,11 +1,12 @@
 """Log lines of requests: built by hand and written once for each turn of the event loop.
 
-The two lines cost the front 6 us a request: 16.0 us with them, 9.8 without, at 32 connections.
+What they say of all requests with the same head is put together once for each head, and the time once for each millisecond.
 """
 
 import os
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from .sink import STDOUT, Sink
 
@@ -13,6 +14,26 @@ Schedule = Callable[[Callable[[], None]], object]
 
 
 PROBES = frozenset((b"/", b"/livez", b"/readyz", b"/startupz"))
+
+
+class HeadText(NamedTuple):
+    """What the lines say of every request with the same head."""
+
+    request: bytes
+    quoted_request: bytes
+    client: bytes
+    is_probe: bool
+
+
+def describe(method: bytes, target: bytes, http_10: bool, referer: bytes, agent: bytes) -> HeadText:
+    """`referer` and `agent` are header values, empty where there is no such header."""
+    safe_target = target.replace(b'"', b'\\"')
+    return HeadText(
+        b"%b %b" % (method, target),
+        b'"%b %b HTTP/1.%d"' % (method, safe_target, not http_10),
+        b'"%b" "%b"' % (_quoted(referer), _quoted(agent)),
+        method == b"GET" and target in PROBES,
+    )
 
 
 class RequestLog:
@@ -25,40 +46,32 @@ class RequestLog:
         self._schedule = schedule
         self._sink = sink
         self._clock = clock
-        self._pid = os.getpid()
-        self._second = 0
-        self._log_second = self._access_second = b""
+        pid = os.getpid()
+        self._info = b" I [%d] azmlinfsrv - " % pid
+        self._warning = b" W [%d] azmlinfsrv - " % pid
+        self._access = b" I [%d] gunicorn.access - " % pid
+        self._second = self._millisecond = 0
+        self._log_second = self._log_time = self._access_second = b""
         self._lines: list[bytes] = []
 
-    def scored(self, method: bytes, target: bytes, status: int, duration_s: float, length: int | None) -> None:
+    def scored(self, text: HeadText, status: int, duration_s: float, length: int | None) -> None:
         """`POST /score 200 0.625ms 10`; the length is N/A for a reply that was sent in pieces."""
         size = b"N/A" if length is None else b"%d" % length
-        self._add(b"I", b"azmlinfsrv", b"%b %b %d %.3fms %b" % (method, target, status, duration_s * 1000, size))
+        self._add(b"%b%b %d %.3fms %b\n" % (self._info, text.request, status, duration_s * 1000, size))
 
     def warned(self, text: bytes) -> None:
         """A warning about a request."""
-        self._add(b"W", b"azmlinfsrv", text)
+        self._add(b"%b%b\n" % (self._warning, text))
 
-    def answered(
-        self,
-        peer: bytes,
-        method: bytes,
-        target: bytes,
-        http_10: bool,
-        status: int,
-        length: int,
-        referer: bytes,
-        agent: bytes,
-    ) -> None:
+    def answered(self, text: HeadText, peer: bytes, status: int, length: int) -> None:
         """The access line. Probes leave none."""
-        if method == b"GET" and target in PROBES:
+        if text.is_probe:
             return
-        self._turn_second()
-        text = b'%b - - [%b] "%b %b HTTP/1.%d" %d %d "%b" "%b"' % (
-            peer, self._access_second, method, target if b'"' not in target else target.replace(b'"', b'\\"'),
-            not http_10, status, length, _quoted(referer), _quoted(agent),
-        )  # fmt: skip
-        self._add(b"I", b"gunicorn.access", text)
+        self._turn_clock()
+        self._add(
+            b"%b%b - - [%b] %b %d %d %b\n"
+            % (self._access, peer, self._access_second, text.quoted_request, status, length, text.client)
+        )
 
     def flush(self) -> None:
         """Write what is there."""
@@ -66,22 +79,26 @@ class RequestLog:
         if lines:
             self._sink.write(b"".join(lines))
 
-    def _add(self, level: bytes, logger: bytes, text: bytes) -> None:
-        now = self._turn_second()
+    def _add(self, rest: bytes) -> None:
+        self._turn_clock()
         if not self._lines:
             self._schedule(self.flush)
-        millis = int(now * 1000) % 1000
-        self._lines.append(b"%b,%03d %b [%d] %b - %b\n" % (self._log_second, millis, level, self._pid, logger, text))
+        self._lines.append(self._log_time)
+        self._lines.append(rest)
 
-    def _turn_second(self) -> float:
+    def _turn_clock(self) -> None:
         now = self._clock()
+        millisecond = int(now * 1000)
+        if millisecond == self._millisecond:
+            return
+        self._millisecond = millisecond
         second = int(now)
         if second != self._second:
             self._second = second
             utc = time.gmtime(second)
             self._log_second = time.strftime("%Y-%m-%d %H:%M:%S", utc).encode()
             self._access_second = time.strftime("%d/%b/%Y:%H:%M:%S +0000", utc).encode()
-        return now
+        self._log_time = b"%b,%03d" % (self._log_second, millisecond % 1000)
 
 
 def _quoted(value: bytes) -> bytes:

@@ -11,7 +11,7 @@ from scoring_runtime.front import messages, routes
 from scoring_runtime.front.contract import Contract
 from scoring_runtime.front.exchange import RequestHead, head_lines
 from scoring_runtime.openapi import Service, UnknownVersionError, documents, select
-from scoring_runtime.telemetry.requests import RequestLog
+from scoring_runtime.telemetry.requests import RequestLog, describe
 
 from .draw import Draw
 
@@ -102,9 +102,13 @@ def check_contract(contract: Contract, method: bytes, headers: list[tuple[bytes,
 def check_log(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
     log = RequestLog(lambda _: None, clock=lambda: 1e9)
     fields = {name.lower(): value for name, value in headers}
-    log.scored(method, target, 200, 0.001, 2)
-    log.answered(b"::1", method, target, False, 200, 2, fields.get(b"referer", b""), fields.get(b"user-agent", b""))
-    assert all(line.count(b"\n") == 1 and line.endswith(b"\n") and b"\r" not in line for line in log._lines)
+    text = describe(method, target, False, fields.get(b"referer", b""), fields.get(b"user-agent", b""))
+    log.scored(text, 200, 0.001, 2)
+    log.answered(text, b"::1", 200, 2)
+    written = b"".join(log._lines)
+    assert written.count(b"\n") == (1 if text.is_probe else 2)
+    assert written.endswith(b"\n")
+    assert b"\r" not in written
 
 
 def check_documents(text: str) -> None:
