@@ -324,3 +324,59 @@ def test_a_scorer_that_ends_with_nothing_left_to_answer_makes_room(front):
     front.server.scoring.unsettled(scorer, [])
     assert not front.server.scoring._flights
     client.leave()
+
+
+# What comes in one turn of the loop
+
+
+def send_at_once(front: Any, *requests: bytes) -> list[Any]:
+    """A client for each request; all arrive before the front's loop turns."""
+    clients = [front.connect() for _ in requests]
+    for client, request in zip(clients, requests, strict=True):
+        client.wire.arriving.append(request)
+        client.wire.deliver()
+    return clients
+
+
+def test_of_those_who_come_together_only_so_many_join_as_there_is_room_for(make_front):
+    front = make_front(max_queued_requests=3, max_queue_wait_ms=100_000)
+    front.connect().send(post(b"runs"))
+    clients = send_at_once(front, *(post(b"%d" % number) for number in range(5)))
+    front.loop.run()
+    assert front.server.scoring.queue.count == 3
+    assert [len(client.responses()) for client in clients] == [0, 0, 0, 1, 1]
+    assert {client.response().status for client in clients[3:]} == {503}
+    front.echo()
+    assert [client.response().body for client in clients[:3]] == [b"0", b"1", b"2"]
+
+
+def test_of_those_who_come_together_only_so_many_bytes_join_as_there_is_room_for(make_front):
+    front = make_front(max_queued_bytes=100)
+    front.connect().send(post(b"runs"))
+    clients = send_at_once(front, *(post(b"x" * size) for size in (60, 60, 40)))
+    front.loop.run()
+    front.echo()
+    assert [client.response().status for client in clients] == [200, 503, 200]
+
+
+def test_who_leaves_in_the_turn_in_which_it_came_is_never_sent(front):
+    stays, leaves = send_at_once(front, post(b"stays"), post(b"leaves"))
+    leaves.connection.connection_lost(None)
+    front.loop.run()
+    assert [exchange.body for exchange in front.taken] == [b"stays"]
+    assert front.server.scoring.queue.count == 0
+    assert front.server.scoring.queue.size_bytes == 0
+    front.echo()
+    assert stays.response().status == 200
+    assert leaves.responses() == []
+
+
+def test_a_deadline_among_those_who_come_together_is_looked_at(front):
+    learn(front, 1.0)
+    front.connect().send(post(b"runs"))
+    hurried, patient = send_at_once(front, timed(b"hurried", 10), post(b"patient"))
+    front.loop.run()
+    assert hurried.response().status == 503
+    assert front.server.scoring.queue.count == 1
+    front.echo()
+    assert patient.response().status == 200
