@@ -99,7 +99,7 @@ class Server:
         self.connections: set[Connection] = set()
         self.max_connections = settings.max_connections
         self._ended = asyncio.Event()  # a connection or a scorer has
-        self.scoring = Scoring(settings, self.metrics, loop)
+        self.scoring = Scoring(settings, self.metrics, loop, self.connections)
         self.pool = Pool(
             plan,
             settings.scorers,
