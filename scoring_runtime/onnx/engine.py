@@ -5,12 +5,14 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from scoring_runtime.scorer.frames import FrameError, Request
+from scoring_runtime.scorer.frames import ROUTE_V2, FrameError, Request
 
 from . import batch, cpus
+from .codecs import v2
 from .codecs.json import JsonCodec, encode_error
 from .dtypes import BY_NAME, Array
 from .samples import SCALES, Guess, guesses
@@ -21,14 +23,15 @@ LONGEST_SAMPLE_BYTES = 2048
 SEARCH_SECONDS = 10.0
 """How long warm-up looks for inputs that the model accepts."""
 
-_RUN_FAILED = encode_error("the model failed on this request; the server's log says why")
+_RUN_FAILED = "the model failed on this request; the server's log says why"
+_route_of = itemgetter(Request._fields.index("route"))
 _log = logging.getLogger(__name__)
 
 
 class Outbox(Protocol):
     """Where replies go: exactly one for each request."""
 
-    def add(self, request_id: int, status: int, body: bytes, *, run_us: int = ...) -> None: ...
+    def add(self, request_id: int, status: int, body: bytes, head: bytes = ..., *, run_us: int = ...) -> None: ...
 
     def add_all(self, request_ids: Sequence[int], bodies: Sequence[bytes], run_us: int) -> None: ...
 
@@ -41,6 +44,8 @@ class Job(NamedTuple):
     id: int
     arrays: tuple[Array, ...]
     rows: int
+    form: v2.Form | None = None
+    """Of the reply; None for that of /score."""
 
 
 class Engine:
@@ -49,6 +54,7 @@ class Engine:
     def __init__(self, session: Session, name: str, max_batch_size: int, load_ms: float = 0.0) -> None:
         self._session = session
         self._codec = JsonCodec(session.inputs, session.outputs)
+        self._v2 = v2.InferenceCodec(session.inputs, session.outputs, name)
         self._max_batch_size = max_batch_size
         began = time.perf_counter()
         guess = _find_sample(session)
@@ -69,11 +75,12 @@ class Engine:
             "load_ms": round(load_ms, 1),
             "warm_up_ms": round((time.perf_counter() - began) * 1000, 1),
             "sample": self._example(guess),
+            "open_inference": self._v2.describe(),
         }
 
     def score(self, requests: Sequence[Request], outbox: Outbox) -> None:
         """Answer every request, each by itself: what is wrong with one never shows in another."""
-        if len(requests) > 1 and self._why_not_batchable is None:
+        if len(requests) > 1 and self._why_not_batchable is None and ROUTE_V2 not in map(_route_of, requests):
             together = self._codec.decode_together([request.body for request in requests])
             if together is not None:
                 self._answer_stacked([request.id for request in requests], *together, outbox)
@@ -82,16 +89,21 @@ class Engine:
         alone: list[Job] = []
         batchable = self._why_not_batchable is None
         for request in requests:
+            form = None
             try:
-                arrays = self._codec.decode(request.body)
+                if request.route == ROUTE_V2:
+                    arrays, form = self._v2.decode(request.head, request.body)
+                else:
+                    arrays = self._codec.decode(request.body)
             except BadInputError as error:
-                outbox.add(request.id, 400, encode_error(str(error)))
+                encode = v2.encode_error if request.route == ROUTE_V2 else encode_error
+                outbox.add(request.id, 400, encode(str(error)))
                 continue
             signature = batch.signature(arrays) if batchable else None
             if signature is None:
-                alone.append(Job(request.id, arrays, 1))
+                alone.append(Job(request.id, arrays, 1, form))
             else:
-                groups.setdefault(signature, []).append(Job(request.id, arrays, len(arrays[0])))
+                groups.setdefault(signature, []).append(Job(request.id, arrays, len(arrays[0]), form))
         for group in groups.values():
             for part in batch.chunks([job.rows for job in group], self._max_batch_size):
                 self._answer(group[part], outbox)
@@ -119,17 +131,30 @@ class Engine:
             return
         try:
             arrays = batch.stack([job.arrays for job in jobs])
-            self._run_together([job.id for job in jobs], arrays, [job.rows for job in jobs], outbox)
+            forms = [job.form for job in jobs]
+            self._run_together([job.id for job in jobs], arrays, [job.rows for job in jobs], outbox, forms)
         except (RunError, batch.RowsError, FrameError):
             for job in jobs:
                 self._answer_alone(job, outbox)
 
-    def _run_together(self, ids: Sequence[int], arrays: Sequence[Array], rows: Sequence[int], outbox: Outbox) -> None:
+    def _run_together(
+        self,
+        ids: Sequence[int],
+        arrays: Sequence[Array],
+        rows: Sequence[int],
+        outbox: Outbox,
+        forms: Sequence[v2.Form | None] = (),
+    ) -> None:
         """One run, and its rows to whom they belong; RunError, RowsError or FrameError when nothing was answered."""
         began = time.perf_counter()
         outputs = self._session.run(arrays)
         run_us = int((time.perf_counter() - began) * 1e6)
         batch.check_rows(outputs, sum(rows))
+        if any(forms):
+            for number, part, form in zip(ids, batch.split(outputs, rows), forms, strict=True):
+                self._settle(number, part, run_us, outbox, form)
+            outbox.flush_if_due()
+            return
         bodies = self._codec.encode_apart(outputs, rows)
         if bodies is None:
             bodies = [self._codec.encode(part) for part in batch.split(outputs, rows)]
@@ -137,28 +162,36 @@ class Engine:
         outbox.flush_if_due()
 
     def _answer_alone(self, job: Job, outbox: Outbox) -> None:
+        arrays, encode = job.arrays, encode_error
+        if job.form is not None:
+            encode = v2.encode_error
+            arrays = tuple([array if array.flags.aligned else array.copy() for array in arrays])
         began = time.perf_counter()
         try:
-            outputs = self._session.run(job.arrays)
+            outputs = self._session.run(arrays)
         except RunRefusedError as error:
-            outbox.add(job.id, 400, encode_error(f"the model refuses the inputs: {error}"))
+            outbox.add(job.id, 400, encode(f"the model refuses the inputs: {error}"))
         except RunError as error:
-            unequal = unequal_sizes(self._session.inputs, job.arrays)
+            unequal = unequal_sizes(self._session.inputs, arrays)
             if unequal is not None:
-                outbox.add(job.id, 400, encode_error(f"the inputs do not fit together: {unequal}"))
+                outbox.add(job.id, 400, encode(f"the inputs do not fit together: {unequal}"))
             else:
                 _log.error("the model failed on a request: %s", error)
-                outbox.add(job.id, 500, _RUN_FAILED)
+                outbox.add(job.id, 500, encode(_RUN_FAILED))
         else:
             run_us = int((time.perf_counter() - began) * 1e6)
-            self._settle(job.id, outputs, run_us, outbox)
+            self._settle(job.id, outputs, run_us, outbox, job.form)
         outbox.flush_if_due()
 
-    def _settle(self, request_id: int, outputs: Sequence[Any], run_us: int, outbox: Outbox) -> None:
+    def _settle(
+        self, request_id: int, outputs: Sequence[Any], run_us: int, outbox: Outbox, form: v2.Form | None
+    ) -> None:
         try:
-            outbox.add(request_id, 200, self._codec.encode(outputs), run_us=run_us)
+            head, body = (b"", self._codec.encode(outputs)) if form is None else form.encode(outputs)
+            outbox.add(request_id, 200, body, head, run_us=run_us)
         except FrameError as error:  # too large for any frame
-            outbox.add(request_id, 500, encode_error(f"the answer cannot be sent: {error}"), run_us=run_us)
+            encode = encode_error if form is None else v2.encode_error
+            outbox.add(request_id, 500, encode(f"the answer cannot be sent: {error}"), run_us=run_us)
 
     def _example(self, guess: Guess | None) -> Any:
         if guess is None:
