@@ -19,7 +19,7 @@ from scoring_runtime.onnx.tensors import BadInputError, Output, Tensor, shape_te
 
 from .binary import Blob, from_bytes, to_bytes
 from .buffers import UNFIT, flatten, narrow
-from .json import why_not_json
+from .json import why_compressed, why_not_json
 from .nested import to_array
 
 VERSION = "1"
@@ -116,7 +116,8 @@ class InferenceCodec:
             document = self._parse(body)
             rest = None
         elif header_bytes > len(body):
-            raise BadInputError(f"Inference-Header-Content-Length is {header_bytes}, the body has {len(body)} bytes")
+            text = f"Inference-Header-Content-Length is {header_bytes}, the body has {len(body)} bytes"
+            raise BadInputError(why_compressed(body) or text)
         elif not header_bytes:
             raise BadInputError(
                 "Inference-Header-Content-Length is 0: describe the tensors in a JSON object before them"
