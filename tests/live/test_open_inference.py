@@ -157,8 +157,11 @@ def test_every_type(types, build, serve, tmp_path):
         assert refused.value.status() == "400"
 
 
-def test_what_clients_ask_before_they_send_anything(trained, serve):
-    with serve(trained.iris) as server, triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
+def test_what_clients_ask_before_they_send_anything(trained, serve, tmp_path):
+    flags = ("--model-name", "iris")
+    renamed = tmp_path / "model.onnx"
+    renamed.symlink_to(trained.iris)
+    with serve(renamed, *flags) as server, triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
         assert client.is_server_live()
         assert client.is_server_ready()
         assert client.is_model_ready("iris")
