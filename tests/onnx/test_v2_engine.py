@@ -213,3 +213,17 @@ def test_what_ready_says(doubling):
     assert info["headers"] == ["inference-header-content-length"]
     assert info["versions"] == ["1"]
     assert info["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]
+
+
+def test_large_rows_are_answered_alike_whether_stacking_them_pays_or_not(build, load_engine, tmp_path):
+    nodes = [helper.make_node("ReduceMean", ["x"], ["y"], keepdims=0)]
+    axes = helper.make_tensor("axes", INT, [1], [1])
+    nodes[0].input.append("axes")
+    model = build(nodes, {"x": (FLOAT, ["N", 1 << 17])}, {"y": (FLOAT, ["N"])}, [axes])
+    engine = load_engine(model, tmp_path, name="model")
+    assert engine.info["batchable"]
+    rows = [np.full((1, 1 << 17), number, np.float32) for number in range(3)]
+    for stacks in (True, False):
+        engine._stacks = stacks
+        answers = answer(engine, *(binary_request(row) for row in rows), score_request(rows[2]))
+        assert answers == [(200, {"y": row[0, :1].tobytes()}) for row in rows] + [(200, {"y": [2.0]})]
