@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -31,7 +30,6 @@ LONG_RUN_S = 0.005
 """Where one row takes longer, a copy is no matter."""
 
 _RUN_FAILED = "the model failed on this request; the server's log says why"
-_route_of = itemgetter(Request._fields.index("route"))
 _log = logging.getLogger(__name__)
 
 
@@ -88,10 +86,11 @@ class Engine:
 
     def score(self, requests: Sequence[Request], outbox: Outbox) -> None:
         """Answer every request, each by itself: what is wrong with one never shows in another."""
-        if len(requests) > 1 and self._stacks and ROUTE_V2 not in map(_route_of, requests):
-            together = self._codec.decode_together([request.body for request in requests])
+        if len(requests) > 1 and self._stacks:
+            ids, _, routes, _, _, bodies = zip(*requests, strict=True)
+            together = self._codec.decode_together(bodies) if ROUTE_V2 not in routes else None
             if together is not None:
-                self._answer_stacked([request.id for request in requests], *together, outbox)
+                self._answer_stacked(ids, *together, outbox)
                 return
         groups: dict[batch.Signature, list[Job]] = {}
         alone: list[Job] = []
@@ -117,7 +116,7 @@ class Engine:
         for job in alone:
             self._answer([job], outbox)
 
-    def _answer_stacked(self, ids: list[int], arrays: list[Array], rows: list[int], outbox: Outbox) -> None:
+    def _answer_stacked(self, ids: Sequence[int], arrays: list[Array], rows: list[int], outbox: Outbox) -> None:
         """Run what is stacked already, in runs of at most so many rows; what fails is run again, each by itself."""
         parts = list(batch.chunks(rows, self._max_batch_size))
         first_row = 0
