@@ -210,7 +210,10 @@ def test_an_offer_to_upgrade_is_no_way_past_the_check(guarded):
     assert guarded.ask(request("/score", bearer(KEY), *lines, body=b"x")).response().body == b"x"
 
 
-@pytest.mark.parametrize("target", ["/", "/livez", "/readyz", "/startupz", "//livez", "http://here/livez"])
+@pytest.mark.parametrize(
+    "target",
+    ["/", "/livez", "/readyz", "/startupz", "//livez", "http://here/livez", "/v2/health/live", "/v2/health/ready"],
+)
 def test_probes_need_no_key(guarded, target):
     assert guarded.connect().send(request(target, method="GET")).response("GET").status in (200, 503)
 
