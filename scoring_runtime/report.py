@@ -7,7 +7,7 @@ from .target import Target
 
 def render(target: Target, info: dict[str, Any]) -> str:
     """The report, for a person. `info` is what the scorer said when it was ready."""
-    rows = [("target", str(target.path)), ("name", target.name), ("engine", target.engine)]
+    rows = [("target", str(target.path)), ("name", info.get("name", target.name)), ("engine", target.engine)]
     rows += _onnx_rows(info) if target.engine == "onnx" else _script_rows(info)
     width = max(len(label) for label, _ in rows)
     return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)

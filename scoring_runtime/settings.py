@@ -48,6 +48,12 @@ def _text(text: str) -> str:
     return text
 
 
+def _model_name(text: str) -> str:
+    if not text.strip() or "/" in text:
+        raise ValueError("expected a name without slashes")
+    return text
+
+
 def _header_name(text: str) -> str:
     if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text):
         raise ValueError("expected the name of a header")
@@ -118,6 +124,13 @@ class Settings:
         "folder of model files, AZUREML_MODEL_DIR to user code",
         "SCORING_MODEL_DIR",
         "AZUREML_MODEL_DIR",
+    )
+    model_name: str | None = _row(
+        None,
+        _model_name,
+        "NAME",
+        "name of an ONNX model under /v2 (default: of its file or folder)",
+        "SCORING_MODEL_NAME",
     )
     python: str | None = _row(
         None,

@@ -52,10 +52,10 @@ ADAPTERS: dict[str, set[str]] = {
     "numpy": {path.relative_to(PACKAGE).as_posix() for path in MODULES if path.is_relative_to(PACKAGE / "onnx")},
     "onnxruntime": {"onnx/session.py"},
     "opentelemetry": {"telemetry/insights.py"},
-    "orjson": {"onnx/codecs/json.py"},
+    "orjson": {"onnx/codecs/json.py", "onnx/codecs/v2.py"},
     "prometheus_client": {"telemetry/metrics.py"},
     "pynvml": {"telemetry/nvml.py"},
-    "simdjson": {"onnx/codecs/json.py", "onnx/codecs/rows.py"},
+    "simdjson": {"onnx/codecs/json.py", "onnx/codecs/rows.py", "onnx/codecs/v2.py"},
     "uvloop": {"front/worker.py"},
     "werkzeug": {"front/control.py"},
 }

@@ -12,9 +12,9 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.test import create_environ, run_wsgi_app
 
 from .. import openapi
-from ..errors import InternalError
+from ..errors import InternalError, RequestError
 from ..telemetry import metrics as telemetry
-from . import messages
+from . import inference, messages
 from .exchange import Exchange
 
 if TYPE_CHECKING:
@@ -113,17 +113,24 @@ def build() -> Flask:
     @application.get("/v2")
     def server_metadata() -> Response:
         name, version = snapshot().identity
-        return jsonify(name=name, version=version, extensions=[])
+        extensions = ["binary_tensor_data"] if "open_inference" in snapshot().info else []
+        return jsonify(name=name, version=version, extensions=extensions)
 
     @application.get("/v2/models/<name>")
-    def model_metadata(name: str) -> tuple[Response, int] | Response:
+    @application.get("/v2/models/<name>/versions/<version>")
+    def model_metadata(name: str, version: str | None = None) -> tuple[Response, int] | Response:
         info = snapshot().info
-        if not info or info.get("name") != name:
-            return jsonify(message=f"No model {name!r} is loaded."), 404
-        return jsonify({key: info[key] for key in ("name", "engine", "inputs", "outputs", "batchable") if key in info})
+        try:
+            inference.check_model(info, name, version)
+        except RequestError as error:
+            return jsonify(error=error.message), error.status
+        known = {**info, **info["open_inference"]}
+        shown = ("name", "versions", "platform", "inputs", "outputs", "engine", "batchable")
+        return jsonify({key: known[key] for key in shown if key in known})
 
     @application.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> tuple[Response, int]:
-        return jsonify(message=error.description), error.code or 500
+        field = "error" if request.path.startswith("/v2") else "message"
+        return jsonify({field: error.description}), error.code or 500
 
     return application

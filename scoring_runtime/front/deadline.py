@@ -1,11 +1,10 @@
 """A request's own deadline. What its head says is found once for all requests with that head."""
 
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import BadRequest
 from .exchange import Exchange, Handler, RequestHead
-from .scoring import score
 
 if TYPE_CHECKING:
     from .server import Server
@@ -14,13 +13,19 @@ _MAX_DIGITS = 15
 """Milliseconds of more digits are no limit that anybody lives to see, but still a number."""
 
 
-def find_handler(request: RequestHead, header: str) -> Handler:
-    """The handler of /score for requests with this head: `score` itself where the head has no such header."""
+class Submit(Protocol):
+    """A handler that puts requests in line. `timed`: this one has a deadline of its own."""
+
+    def __call__(self, server: "Server", exchange: Exchange, timed: bool = ..., /) -> None: ...
+
+
+def find_handler(request: RequestHead, header: str, submit: Submit) -> Handler:
+    """The handler for requests with this head that go to a scorer: `submit` itself where it has no such header."""
     try:
         timeout_ms = find_timeout_ms(request, header)
     except BadRequest as refusal:
         return _refuse(refusal)
-    return score if timeout_ms is None else _timed(timeout_ms / 1000)
+    return submit if timeout_ms is None else _timed(timeout_ms / 1000, submit)
 
 
 def find_timeout_ms(request: RequestHead, header: str) -> int | None:
@@ -41,10 +46,10 @@ def find_timeout_ms(request: RequestHead, header: str) -> int | None:
     return min(limits, default=None)
 
 
-def _timed(timeout_s: float) -> Handler:
+def _timed(timeout_s: float, submit: Submit) -> Handler:
     def begin(server: "Server", exchange: Exchange) -> None:
         exchange.expires_at = monotonic() + timeout_s
-        score(server, exchange, timed=True)
+        submit(server, exchange, True)
 
     return begin
 

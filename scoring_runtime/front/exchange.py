@@ -28,7 +28,9 @@ class RequestHead:
     __slots__ = (
         "admitted",
         "content_length",
+        "error_field",
         "found",
+        "frame_head",
         "handler",
         "headers",
         "http_10",
@@ -53,6 +55,8 @@ class RequestHead:
         self.admitted = True  # False: no key came with it, and only what is anybody's may be answered
         self.plain_post = method == b"POST" and keep_alive and not http_10
         self.handler: Handler = find_handler
+        self.error_field = "message"  # under which a client looks for what is wrong
+        self.frame_head: bytes | None = None  # what of it goes to a scorer, once that is known
         self.found = False  # a route, and a method of it
         self.identity = NO_IDENTITY
         self.log_text: HeadText | None = None  # until it is needed
@@ -125,7 +129,7 @@ class Exchange(Ticket):
             self.connection.transport.abort()
             return
         lines = messages.error_lines(error) + self.flag_lines(frames.FLAG_RUN_FAILED if error.run_failed else 0, 0)
-        self.respond(error.status, messages.error_body(error), messages.JSON, lines)
+        self.respond(error.status, messages.error_body(error, self.request.error_field), messages.JSON, lines)
 
     def respond(self, status: int, body: Any, content_type: bytes = messages.JSON, extra_lines: bytes = b"") -> None:
         """Answer. `body` is anything with the buffer interface."""

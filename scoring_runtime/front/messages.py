@@ -110,14 +110,14 @@ def has_body(status: int) -> bool:
     return status not in _WITHOUT_BODY
 
 
-def error_body(error: RequestError) -> bytes:
-    """What the client reads about an error."""
-    return _message_body(error.message)
+def error_body(error: RequestError, field: str = "message") -> bytes:
+    """What the client reads about an error, in a JSON object of one field."""
+    return _error_body(error.message, field)
 
 
 @functools.lru_cache(256)  # under overload the same few again and again: refusing must be cheap
-def _message_body(message: str) -> bytes:
-    return json.dumps({"message": message}).encode()
+def _error_body(message: str, field: str) -> bytes:
+    return json.dumps({field: message}).encode()
 
 
 def error_lines(error: RequestError) -> bytes:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import HeadTooLarge, MethodNotAllowed, NotFound, RequestError
-from . import control, messages, probes, scoring
+from . import control, inference, messages, probes, scoring
 from .exchange import Exchange, Handler, RequestHead
 
 if TYPE_CHECKING:
@@ -27,15 +27,19 @@ ROUTES: dict[bytes, Route] = {
     b"/livez": Route(_READ, probes.alive, needs_key=False),
     b"/readyz": Route(_READ, probes.ready, needs_key=False),
     b"/startupz": Route(_READ, probes.started, needs_key=False),
+    b"/v2/health/live": Route(_READ, inference.live, needs_key=False),
+    b"/v2/health/ready": Route(_READ, inference.ready, needs_key=False),
     # answered by the control plane, in a thread
     b"/metrics": Route(_READ, control.answer),
     b"/swagger.json": Route(_READ, control.answer),
     b"/v2": Route(_READ, control.answer),
 }
-BELOW: dict[bytes, Route] = {
-    b"/v2/models/": Route(_READ, control.answer),
+MODELS: dict[bytes, Route] = {
+    b"/v2/models/NAME": Route(_READ, control.answer),
+    b"/v2/models/NAME/ready": Route(_READ, inference.model_ready),
+    b"/v2/models/NAME/infer": Route((b"POST", b"OPTIONS"), inference.infer),
 }
-"""Routes for everything whose path begins so."""
+"""Routes whose path names a model, or a version of it: NAME stands for /NAME/versions/VERSION, too."""
 
 
 _NOT_FOUND = (
@@ -47,7 +51,10 @@ _NOT_FOUND = (
 def find(request: RequestHead) -> Handler:
     """Who answers a request: its route's handler, or one that says 404 or 405, or what OPTIONS are."""
     method = request.method
-    route = ROUTES.get(request.target) or _by_path(messages.path(request.target))
+    path = messages.path(request.target)
+    route = _by_path(path)
+    if path == b"/v2" or path.startswith(b"/v2/"):
+        request.error_field = "error"
     if route is None:
         return _not_found
     if method not in route.methods:
@@ -93,4 +100,4 @@ def _list_methods(route: Route) -> Handler:
 
 
 def _by_path(path: bytes) -> Route | None:
-    return ROUTES.get(path) or next((route for prefix, route in BELOW.items() if path.startswith(prefix)), None)
+    return ROUTES.get(path) or MODELS.get(inference.nameless(path))

@@ -21,7 +21,7 @@ from ..telemetry import insights, records, sink
 from ..telemetry.metrics import Metrics
 from ..telemetry.rejections import Rejections
 from ..telemetry.requests import RequestLog, describe
-from . import deadline, messages, refusals, routes
+from . import deadline, inference, messages, refusals, routes
 from .connection import Connection
 from .contract import DEPRECATED_ID, Contract
 from .control import ControlPlane, Snapshot
@@ -34,7 +34,7 @@ from .tls import Certificates
 
 logger = logging.getLogger("scoring_runtime.front")
 
-_UNTOLD = frozenset((b"/", b"/livez", b"/readyz", b"/startupz", b"/metrics"))
+_UNTOLD = frozenset((b"/", b"/livez", b"/readyz", b"/startupz", b"/metrics", b"/v2/health/live", b"/v2/health/ready"))
 """Paths that are asked for every few seconds: telemetry does not hear of them."""
 
 MAX_REFUSED_AT_A_TIME = 64
@@ -239,7 +239,9 @@ class Server:
             request.plain_post = request.plain_post and request.identity.plain and contract.cors is None
         handler = routes.find(request)
         if handler is score:
-            handler = deadline.find_handler(request, self.settings.deadline_header)
+            handler = deadline.find_handler(request, self.settings.deadline_header, score)
+        elif handler is inference.infer:
+            handler = deadline.find_handler(request, self.settings.deadline_header, inference.infer)
         if handler is score and request.plain_post and self.request_log is None:
             handler = score_bare if self.scoring.wanted_headers == "none" else score
         if self.insights is not None:

@@ -1,4 +1,4 @@
-"""The one table of element types: what ONNX Runtime, numpy and JSON call them, and how exactly two answers agree."""
+"""The one table of element types: what ONNX Runtime, numpy, JSON and the Open Inference Protocol call them, and how exactly two answers agree."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,8 @@ class Dtype:
 
     name: str
     onnx: str
+    datatype: str
+    """Its name in the Open Inference Protocol."""
     array: np.dtype[Any]
     """What arrays of it hold between decoding and encoding. The session turns bfloat16, which numpy lacks, into bits."""
     json_types: frozenset[type]
@@ -48,26 +50,35 @@ _SINGLE = Tolerance(1e-5, 1e-6)
 _HALF = Tolerance(4e-3, 1e-3)
 
 
-def _floating(name: str, onnx: str, array: str, tolerance: Tolerance) -> Dtype:
+def _floating(name: str, onnx: str, datatype: str, array: str, tolerance: Tolerance) -> Dtype:
     limits = np.finfo(array)
     return Dtype(
-        name, f"tensor({onnx})", np.dtype(array), _NUMBERS, "d", float(limits.min), float(limits.max), tolerance
+        name,
+        f"tensor({onnx})",
+        datatype,
+        np.dtype(array),
+        _NUMBERS,
+        "d",
+        float(limits.min),
+        float(limits.max),
+        tolerance,
     )
 
 
 def _integer(name: str) -> Dtype:
     limits = np.iinfo(name)
-    return Dtype(name, f"tensor({name})", np.dtype(name), _INTEGERS, np.dtype(name).kind, limits.min, limits.max, None)
+    array = np.dtype(name)
+    return Dtype(name, f"tensor({name})", name.upper(), array, _INTEGERS, array.kind, limits.min, limits.max, None)
 
 
 TABLE = (
-    _floating("float16", "float16", "float16", _HALF),
-    _floating("bfloat16", "bfloat16", "float32", Tolerance(2e-2, 8e-3)),
-    _floating("float32", "float", "float32", _SINGLE),
-    _floating("float64", "double", "float64", _SINGLE),
+    _floating("float16", "float16", "FP16", "float16", _HALF),
+    _floating("bfloat16", "bfloat16", "BF16", "float32", Tolerance(2e-2, 8e-3)),
+    _floating("float32", "float", "FP32", "float32", _SINGLE),
+    _floating("float64", "double", "FP64", "float64", _SINGLE),
     *(_integer(f"{sign}int{bits}") for bits in (8, 16, 32, 64) for sign in ("", "u")),
-    Dtype("bool", "tensor(bool)", np.dtype(bool), frozenset((bool,)), None, 0, 0, None),
-    Dtype("string", "tensor(string)", np.dtype(object), frozenset((str,)), None, 0, 0, None),
+    Dtype("bool", "tensor(bool)", "BOOL", np.dtype(bool), frozenset((bool,)), None, 0, 0, None),
+    Dtype("string", "tensor(string)", "BYTES", np.dtype(object), frozenset((str,)), None, 0, 0, None),
 )
 
 BY_ONNX_TYPE = {dtype.onnx: dtype for dtype in TABLE}

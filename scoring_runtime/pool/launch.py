@@ -86,7 +86,7 @@ def plan(target: Target, settings: Settings, environ: Mapping[str, str]) -> Laun
     hello: dict[str, Any] = {
         "engine": target.engine,
         "target": None if target.import_main else str(target.path),
-        "name": target.name,
+        "name": settings.model_name or target.name,
         "scorers": settings.scorers,
         "threads": 0,
         "max_batch_size": settings.max_batch_size,

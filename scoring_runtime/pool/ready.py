@@ -15,10 +15,15 @@ def _is_schema(value: Any) -> bool:
     return isinstance(value, dict) and _is_texts(value.get("versions", []))
 
 
+def _is_open_inference(value: Any) -> bool:
+    return isinstance(value, dict) and _is_texts(value.get("headers")) and _is_texts(value.get("versions"))
+
+
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "headers": (lambda value: value in ("all", "none") or _is_texts(value), '"all", "none" or a list of names'),
     "methods": (lambda value: _is_texts(value) and frames.METHODS.keys() >= set(value), "a list of HTTP methods"),
     "name": (lambda value: isinstance(value, str), "a text"),
+    "open_inference": (_is_open_inference, "an object whose headers and versions are lists of texts"),
     "swagger": (_is_schema, "an object whose versions are a list of texts"),
 }
 """The fields that the front goes by. The others are only shown."""

@@ -22,8 +22,12 @@ order of the entries:
 
 Columns, because one call then packs or unpacks a whole table: 0.4 us for each request and direction less than with rows.
 
+`route` says in which form the body is: ROUTE_SCORE (1), that of /score, or ROUTE_V2 (2), that of the Open Inference
+Protocol, for engines whose READY has "open_inference".
+
 The head of a request is latin-1 text: the request target, then one `name: value` line for each header that the scorer
-asked for in its READY frame, joined by LF. It is empty when the scorer asked for none. The head of a reply is
+asked for in its READY frame ("headers", and for ROUTE_V2 those of "open_inference"), joined by LF. It is empty when the
+scorer asked for none. The head of a reply is
 `name: value` lines joined by LF; empty means `content-type: application/json` and nothing else.
 
 `run_us` is the time that the request's own run took. `timeout_ms` is how long its client still waits, counted from when
@@ -51,7 +55,7 @@ HELLO, READY, FATAL, REQUESTS, REPLIES, PULL, CANCEL, RECALL, RETURNED = 1, 2, 3
 KINDS = frozenset((HELLO, READY, FATAL, REQUESTS, REPLIES, PULL, CANCEL, RECALL, RETURNED))
 _JSON_KINDS = frozenset((HELLO, READY, FATAL))
 
-ROUTE_SCORE = 1
+ROUTE_SCORE, ROUTE_V2 = 1, 2
 
 METHODS = {"GET": 1, "POST": 2, "OPTIONS": 3, "HEAD": 4, "PUT": 5, "DELETE": 6, "PATCH": 7}
 METHOD_NAMES = {number: name for name, number in METHODS.items()}

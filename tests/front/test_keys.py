@@ -152,14 +152,26 @@ def test_without_a_key_file_authorization_is_the_scripts(front):
 
 @pytest.mark.parametrize("lines", [(), (bearer("wrong"),), ("Authorization: Basic eDp5",), (bearer(KEY), bearer(KEY))])
 @pytest.mark.parametrize(
-    "target", ["/score", "/metrics", "/swagger.json", "/v2", "/v2/models/x", "/nowhere", "/livez/x"]
+    "target",
+    [
+        "/score",
+        "/metrics",
+        "/swagger.json",
+        "/v2",
+        "/v2/models/x",
+        "/v2/models/x/infer",
+        "/v2/x",
+        "/nowhere",
+        "/livez/x",
+    ],
 )
 def test_without_a_key_all_paths_answer_the_same(guarded, target, lines):
     client = guarded.connect().send(request(target, *lines, method="GET"))
     response = client.response("GET")
     assert response.status == 401
     assert response.headers["www-authenticate"] == "Bearer"
-    assert json.loads(response.body) == {"message": keys.refusal().message}
+    field = "error" if target.startswith("/v2") else "message"
+    assert json.loads(response.body) == {field: keys.refusal().message}
     assert not client.open
     assert not guarded.server.known_heads
 
@@ -198,7 +210,10 @@ def test_an_offer_to_upgrade_is_no_way_past_the_check(guarded):
     assert guarded.ask(request("/score", bearer(KEY), *lines, body=b"x")).response().body == b"x"
 
 
-@pytest.mark.parametrize("target", ["/", "/livez", "/readyz", "/startupz", "//livez", "http://here/livez"])
+@pytest.mark.parametrize(
+    "target",
+    ["/", "/livez", "/readyz", "/startupz", "//livez", "http://here/livez", "/v2/health/live", "/v2/health/ready"],
+)
 def test_probes_need_no_key(guarded, target):
     assert guarded.connect().send(request(target, method="GET")).response("GET").status in (200, 503)
 

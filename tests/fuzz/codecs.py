@@ -152,14 +152,7 @@ def check_together(codec: JsonCodec, bodies: list[bytes], decoded: list[Any]) ->
 
 def read_slowly(model: Any, body: bytes) -> tuple[Array, ...]:
     """The arrays that a body spells, by json and numpy; ValueError when it spells none."""
-    text = body.decode("utf-8")
-    if text.startswith("\ufeff"):
-        refuse("a mark of byte order")
-    try:
-        document = json.loads(text, parse_constant=refuse, parse_float=_finite, parse_int=_integer)
-    except RecursionError:
-        refuse("too deep")
-    _refuse_surrogates(document)
+    document = read_json(body)
     if type(document) is not dict or len(document) != 1:
         refuse("no object of one field")
     values: Any
@@ -170,6 +163,19 @@ def read_slowly(model: Any, body: bytes) -> tuple[Array, ...]:
         if type(values) is not dict or set(values) != {name for name, *_ in model}:
             refuse("other inputs")
     return tuple(_array(values[name], BY_NAME[dtype], shape) for name, dtype, shape in model)
+
+
+def read_json(body: bytes) -> Any:
+    """The value that is written; ValueError when it is not JSON."""
+    text = body.decode("utf-8")
+    if text.startswith("\ufeff"):
+        refuse("a mark of byte order")
+    try:
+        document = json.loads(text, parse_constant=refuse, parse_float=_finite, parse_int=_integer)
+    except RecursionError:
+        refuse("too deep")
+    _refuse_surrogates(document)
+    return document
 
 
 def refuse(why: str) -> NoReturn:

@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 FOUND = ROOT / ".fuzz"
 
-TARGETS = ("connection", "scorer", "frames", "codecs", "script", "form", "heads", "settings", "model_file")
+TARGETS = ("connection", "scorer", "frames", "codecs", "v2", "script", "form", "heads", "settings", "model_file")
 INSTRUMENTED = ["scoring_runtime", "h11", "email", "urllib", "json"]
 
 MAX_INPUT_BYTES = 4096

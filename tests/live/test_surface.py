@@ -115,7 +115,7 @@ def test_metadata_of_a_model(serve, trained):
         assert [tensor["name"] for tensor in metadata["outputs"]] == ["label", "probabilities"]
         unknown = server.get("/v2/models/other")
         assert unknown.status == 404
-        assert "other" in unknown.json["message"]
+        assert "other" in unknown.json["error"]
         assert server.get("/v2").json["name"] == "scoring-runtime"
         assert server.status("/v2/models/iris%2f..%2fx") == 404
 

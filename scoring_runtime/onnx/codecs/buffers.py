@@ -45,8 +45,16 @@ def fill(value: Any, tensor: Tensor, rows: int | None = None) -> Array:
                 raise ValueError(size)
     else:
         shape = (rows, *(size for size in declared[1:] if isinstance(size, int)))
-    wide = np.frombuffer(value.as_buffer(of_type=tensor.dtype.buffer), _BUFFER_TYPES[tensor.dtype.buffer or "d"])
-    wide = wide.reshape(shape)
+    return narrow(flatten(value, tensor).reshape(shape), tensor)
+
+
+def flatten(value: Any, tensor: Tensor) -> Array:
+    """The numbers of a simdjson array, however nested, as wide as the parser has them; one of UNFIT is raised as by `fill`."""
+    return np.frombuffer(value.as_buffer(of_type=tensor.dtype.buffer), _BUFFER_TYPES[tensor.dtype.buffer or "d"])
+
+
+def narrow(wide: Array, tensor: Tensor) -> Array:
+    """The same numbers in the type of the input; ArithmeticError when one is out of its range."""
     if wide.dtype == tensor.dtype.array:
         return wide
     if tensor.dtype.kind in "iu":

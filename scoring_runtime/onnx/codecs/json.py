@@ -1,4 +1,4 @@
-"""JSON request bodies to arrays, arrays to JSON reply bodies. The only module that imports the JSON parsers.
+"""JSON request bodies to arrays, arrays to JSON reply bodies. The JSON parsers are imported in this folder only.
 
 A request is `{"inputs": {"<name>": nested list, ...}}`, or `{"data": nested list}` for a model of one input.
 A reply is `{"outputs": {"<name>": nested list, ...}}`.
@@ -26,6 +26,7 @@ LARGE_BYTES = 512
 half of it, at 1 MB (an image of 3 x 224 x 224) 2.3 ms in place of 7.8."""
 
 _KEEP_PARSER_BYTES = 8 << 20  # a parser keeps about 3 bytes of memory for each byte of the largest body it has seen
+_COMPRESSED = frozenset((b"\x1f\x8b", b"x\x01", b"x\x5e", b"x\x9c", b"x\xda"))  # how gzip and zlib begin
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b"[]{},"))
 
 
@@ -55,7 +56,7 @@ class JsonCodec:
         try:
             document = orjson.loads(body)
         except orjson.JSONDecodeError as error:
-            raise BadInputError(_why_not_json(bytes(body), error)) from None
+            raise BadInputError(why_not_json(bytes(body), error)) from None
         if type(document) is not dict:
             raise BadInputError(f"the body is JSON, but no object: send {self._form()}")
         if len(document) == 1:
@@ -247,9 +248,12 @@ def _names(names: Any) -> str:
     return ", ".join(listed[:10] + ["..."] * (len(listed) > 10))
 
 
-def _why_not_json(body: bytes, error: orjson.JSONDecodeError) -> str:
+def why_not_json(body: bytes, error: orjson.JSONDecodeError) -> str:
+    """Why a body cannot be parsed, for the client."""
     if not body.strip():
         return "the body is empty: send JSON"
+    if text := why_compressed(body):
+        return text
     try:
         text = body.decode()
     except UnicodeDecodeError as broken:
@@ -258,6 +262,12 @@ def _why_not_json(body: bytes, error: orjson.JSONDecodeError) -> str:
     if text.startswith(("NaN", "Infinity"), error.pos):
         why += "; JSON has no NaN and no Infinity"
     return why
+
+
+def why_compressed(body: Blob) -> str:
+    """What to say of a body that is compressed; nothing of others."""
+    compressed = bytes(body[:2]) in _COMPRESSED
+    return "the body is compressed: send it as it is, without a Content-Encoding" if compressed else ""
 
 
 def _encode_plainly(values: dict[str, Any]) -> bytes:
