@@ -8,6 +8,9 @@ from benchmarks.plots import Line, plot
 from benchmarks.tables import title
 from benchmarks.targets import Results
 
+PLACES = list(servers.SERVERS)
+"""A server has one colour in all plots."""
+
 CPU = "CPU µs per request"
 
 
@@ -17,7 +20,8 @@ def draw(results: Results) -> Iterator[tuple[str, str]]:
         lines = _by_server(results["small"], measured.CPU_US, _first_number)
         yield "connections", plot("CPU per request by connections, small model", "connections", CPU, lines)
     if "bodies" in results:
-        lines = _by_server(results["bodies"], measured.CPU_US, _first_number)
+        size_bytes = results["bodies"].requests()
+        lines = _by_server(results["bodies"], measured.CPU_US, lambda load: float(size_bytes[load]))
         yield "bodies", plot("CPU per request by the size of the body", "bytes of JSON", CPU, lines)
     if "scorers" in results:
         lines = _by_load(results["scorers"], measured.CPU_US)
@@ -32,7 +36,8 @@ def _by_server(each: Measured, metric: Metric, place: Callable[[str], float]) ->
     for server in each.servers():
         if server not in servers.LOOPS:
             found = [(place(load), each.value(server, load, metric)) for load in each.loads()]
-            lines.append(Line(title(server), [(x, y.median) for x, y in found if y is not None], server == "ours"))
+            points = [(x, y.median) for x, y in found if y is not None]
+            lines.append(Line(title(server), points, server == "ours", PLACES.index(server)))
     return lines
 
 
@@ -40,7 +45,8 @@ def _by_load(each: Measured, metric: Metric) -> list[Line]:
     lines = []
     for load in each.loads():
         found = [(each.scenario.scorers[server], each.value(server, load, metric)) for server in each.servers()]
-        lines.append(Line(load, [(x, y.median) for x, y in found if y is not None], load == each.loads()[0]))
+        points = [(x, y.median) for x, y in found if y is not None]
+        lines.append(Line(f"{title('ours')}, {load}", points, load == each.loads()[0]))
     return lines
 
 

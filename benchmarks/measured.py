@@ -22,6 +22,9 @@ FIRST_ANSWER_S: Metric = lambda start: start["first_answer_s"]  # noqa: E731
 IDLE_MEMORY_MIB: Metric = lambda start: start["idle_memory_bytes"] / 2**20  # noqa: E731
 
 
+WITHOUT_VALUE = ("not asked", "failed", "not measured")
+
+
 @dataclasses.dataclass(frozen=True)
 class Value:
     """The median of the repeats that succeeded, and what they lay between."""
@@ -64,7 +67,7 @@ class Measured:
         return _value(self._runs(server, load), metric)
 
     def why_not(self, server: str, load: str) -> str:
-        """Why there is no value."""
+        """Why there is no value: one of WITHOUT_VALUE."""
         failures = {run["failure"] for run in self._runs(server, load)}
         if failures == {NOT_ASKED}:
             return "not asked"

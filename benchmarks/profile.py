@@ -35,8 +35,8 @@ from benchmarks.scenarios import ONLY, SCENARIOS, Load, Scenario
 
 RESULTS = Path(__file__).resolve().parent / "results" / "profiles"
 LOAD = Load("32 connections", "closed", 32)
-SAMPLES_PER_S = 250
-"""Of py-spy. Each costs the process about 0.4 ms, in which it stands still: a tenth."""
+SAMPLES_PER_S = 500
+"""Of py-spy. Each costs the process about 0.4 ms, in which it stands still. Most find a system call or no work."""
 
 PERF_SAMPLES_PER_S = 997
 
@@ -89,7 +89,12 @@ class Profile:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=SUBJECTS)
-    parser.add_argument("--seconds", type=float, default=15.0, help="of sampling each process (default: %(default)s)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=40.0,
+        help="of sampling the stacks of each process; a quarter for all else (default: %(default)s)",
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="default: %(default)s")
     arguments = parser.parse_args()
     try:
@@ -125,10 +130,10 @@ def take(name: str, subject: Subject, seconds: float) -> Profile:
             target = Target(port, cores, spec.keeps_connections)
             loads.measure(server, target, 1, LOAD, {ONLY: requests}, WARM_UP_S)
             found = _processes(server)
-            requests_per_s, split = _split(server, target, requests, found, seconds)
+            requests_per_s, split = _split(server, target, requests, found, seconds / 4)
             chosen = {role: found[role] for role in subject.sampled}
             with _busy(target, requests):
-                places = {role: _places(process, cores, seconds) for role, process in chosen.items()}
+                places = {role: _places(process, cores, seconds / 4) for role, process in chosen.items()}
                 sampled = {role: _stacks(process, cores, seconds) for role, process in chosen.items()}
     return Profile(
         name,
@@ -192,23 +197,27 @@ def _places(process: psutil.Process, cores: Cores, seconds: float) -> Counter[st
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "samples")
         words = ["perf", "record", "--event", "cpu-clock", "--freq", str(PERF_SAMPLES_PER_S), "-g", "--output", file]
-        _run([*words, "--pid", str(process.pid), "--", "sleep", f"{seconds:g}"], cores, seconds)
-        return stacks.places(_run(["perf", "script", "--input", file, "--fields", "ip,sym,dso"], cores, seconds))
+        _run([*words, "--pid", str(process.pid), "--", "sleep", f"{seconds:g}"], cores.client, seconds)
+        return stacks.places(_run(["perf", "script", "--input", file, "--fields", "ip,sym,dso"], cores.client, seconds))
 
 
 def _stacks(process: psutil.Process, cores: Cores, seconds: float) -> stacks.Stacks:
-    """The functions of Python that a process is in, and whatever these call, by py-spy."""
+    """The functions of Python that a process is in, and whatever these call, by py-spy.
+
+    It is on the server's core, where it stops the process wherever that is. On the client's core it would hold up the
+    client first, and hardly ever find the front with a new request.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "stacks"
         words = [str(sampler()), "record", "--native", "--format", "raw", "--output", str(file)]
         words += ["--rate", str(SAMPLES_PER_S), "--duration", f"{max(1, round(seconds))}", "--pid", str(process.pid)]
-        _run(words, cores, seconds)
+        _run(words, cores.server[0], seconds)
         return stacks.own(stacks.parse(file.read_text().splitlines()))
 
 
-def _run(words: Sequence[str], cores: Cores, seconds: float) -> str:
-    """What a sampler prints; it shares the client's core."""
-    pinned = ["taskset", "--cpu-list", str(cores.client), *words]
+def _run(words: Sequence[str], core: int, seconds: float) -> str:
+    """What a sampler prints."""
+    pinned = ["taskset", "--cpu-list", str(core), *words]
     done = subprocess.run(pinned, capture_output=True, text=True, timeout=seconds + 120, check=False)
     if done.returncode:
         raise BenchmarkError(f"{words[0]} ended with {done.returncode}: {done.stderr.strip()[-300:]}")

@@ -255,7 +255,7 @@ def started(small: Measured) -> str:
 
 
 def section(each: Measured) -> str:
-    parts = [f'<a id="{each.name}"></a>\n\n## {each.scenario.title}\n', how(each), *load_tables(each)]
+    parts = [f'<a id="{each.name}"></a>\n\n## {each.scenario.title}\n', how(each), *filter(None, load_tables(each))]
     failures = [
         f"- {title(server)}, {load}, {listed(repeats)}: {why}" for server, load, repeats, why in each.failures()
     ]
@@ -289,12 +289,14 @@ def listed(repeats: list[int]) -> str:
 
 
 def load_tables(each: Measured) -> Iterator[str]:
+    """Costs, then what is unfolded by who wants to know: times and memory. Where these are the matter, they are open."""
     loads = each.loads()
     kinds = {load["kind"] for load in each.settings["loads"]}
     if "beside" not in kinds:  # there the large ones' cost would be shared out among the small ones
         yield load_table(each, "CPU µs per request", loads, measured.CPU_US, number)
     if kinds & {"closed", "serial"}:
         yield load_table(each, "Requests a second", loads, measured.RATE, number)
+    yield f"<details{' open' * (not kinds & {'closed', 'serial'})}>\n<summary>Times and memory</summary>\n"
     for name, metric, least in (
         ("p50", measured.P50_MS, 0),
         ("p99", measured.P99_MS, LEAST_FOR_P99),
@@ -302,6 +304,7 @@ def load_tables(each: Measured) -> Iterator[str]:
     ):
         yield load_table(each, f"{name}, ms", loads, metric, number, loops=False, least_answers=least)
     yield load_table(each, "Memory of all processes after it, MiB", loads, measured.MEMORY_MIB, whole, loops=False)
+    yield "</details>\n"
 
 
 def left_out() -> str:

@@ -115,6 +115,13 @@ LARGEST_AT_ONCE_BYTES = 1_000_000
 """Larger ones are posted one after the other: some servers take seconds for each."""
 
 
+def size_name(size_bytes: int) -> str:
+    for unit_bytes, unit in ((10**6, "MB"), (10**3, "kB")):
+        if size_bytes >= unit_bytes:
+            return f"{size_bytes / unit_bytes:g} {unit}"
+    return f"{size_bytes} bytes"
+
+
 def _numbers(body_bytes: int) -> Inputs:
     """A row of numbers whose JSON is about so long."""
     count = max(1, (body_bytes - 12) // 7)  # "0.123, "
@@ -149,7 +156,7 @@ NO_SCRIPTS = "serves no score.py"
 CANNOT_STACK = "joins requests along the first axis whatever their other axes are: these it cannot join"
 NO_BINARY = "its HTTP interface takes binary tensors only with code of one's own"
 SIMILAR = "nothing that is tuned matters here"
-SLOW_START = {"ray": "takes twenty seconds to start and to come to rest: the small model and its arrivals stand for it"}
+SLOW_START = {"ray": "takes twenty seconds to start and to come to rest: the small model stands for all"}
 BUFFERS = {"nginx": "writes large bodies to disk"}
 FLOOR_IN_SMALL = {"nginx": "its floor is that of the small model"}
 FEW = "a few show it: left out for time"
@@ -170,9 +177,9 @@ SCENARIOS: dict[str, Scenario] = {
         "The same, asked at random moments whether or not it has answered",
         MODELS / "iris.onnx",
         _flower,
-        arrivals(250, 750, 2000, 6000, 10000),
-        ("null", "ours", *PYTHON_PEERS),
-        {"nginx": "above the rates that the generator can make", "ours-tuned": SIMILAR},
+        arrivals(250, 1000, 4000, 10000),
+        ("null", "ours", *QUICK_PEERS),
+        {**SLOW_START, "nginx": "its floor is above the rates that the generator can make", "ours-tuned": SIMILAR},
     ),
     "script-plain": Scenario(
         "A score.py of the standard library", HERE / "scripts" / "plain.py", _flower, closed(1, 32), **_scripts
@@ -242,9 +249,9 @@ SCENARIOS: dict[str, Scenario] = {
         MODELS / "sum.onnx",
         _sizes,
         tuple(
-            Load(f"{size} bytes", "closed", 4, request=str(size))
+            Load(size_name(size), "closed", 4, request=str(size))
             if size <= LARGEST_AT_ONCE_BYTES
-            else Load(f"{size} bytes", "serial", 1, request=str(size))
+            else Load(size_name(size), "serial", 1, request=str(size))
             for size in BODY_BYTES
         ),
         ("null", "ours", "azmlinfsrv", "fastapi"),
@@ -260,7 +267,7 @@ SCENARIOS: dict[str, Scenario] = {
         "From one scorer to sixteen on one core",
         MODELS / "iris.onnx",
         _flower,
-        closed(32, 128),
+        closed(32),
         (),
         scorers={f"ours, {count} scorer{'s' * (count > 1)}": count for count in (1, 2, 4, 8, 16)},
         repeats=3,

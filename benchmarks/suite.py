@@ -46,6 +46,9 @@ AROUND_LOAD_S = 0.3
 MORE_S = {"serial": 1.5, "beside": 4.0}
 """What some kinds of load take more: the last answer; the other load's first second, and answers that are late."""
 
+MOST_WARM_UPS = 2
+"""Sorts of request that a server is warmed up with; where there are more, they differ in size alone."""
+
 SHORT = {"small": (1, 32), "script-plain": (32,), "trees": (32,)}
 SHORT_SERVERS = ("null", "nginx", "raw", "ours", "azmlinfsrv", "fastapi", "litserve")
 
@@ -246,9 +249,9 @@ def looped(each: Plan) -> list[str]:
 
 
 def warmed_up(each: Plan) -> list[Load]:
-    """One load of each sort of request that many ask at a time, and at least one."""
-    firsts = {load.request: load for load in reversed(each.loads) if load.kind == "closed"}
-    return list(firsts.values()) or [each.loads[0]]
+    """A load of each sort of request that many ask at a time, and at least one."""
+    kinds = {load.request: load for load in each.loads if load.kind == "closed"}
+    return list(kinds.values())[:MOST_WARM_UPS] or [each.loads[0]]
 
 
 # Measuring -----------------------------------------------------------------------------------------------------------

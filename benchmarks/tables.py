@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks import servers
-from benchmarks.measured import Measured, Metric, Value
+from benchmarks.measured import WITHOUT_VALUE, Measured, Metric, Value
 from benchmarks.scenarios import loop_of
 
 Show = Callable[[float], str]
@@ -22,7 +22,9 @@ def load_table(
     loops: bool = True,
     least_answers: int = 0,
 ) -> str:
-    """A row for each server, a column for each load. `least_answers`: in fewer, the number would be chance."""
+    """A row for each server, a column for each load; nothing where all answers were fewer than `least_answers`, in which
+    the number would be chance.
+    """
     rows = []
     for server in each.servers():
         if server not in servers.LOOPS:
@@ -33,7 +35,8 @@ def load_table(
             rows.append([title(server), *cells])
         elif loops:
             rows.append([title(server), *_loop_cells(each, server, metric, show)])
-    return table([what, *loads], rows)
+    told = any(text not in {FEW, *WITHOUT_VALUE} for _, *texts in rows for text in texts)
+    return table([what, *loads], rows) if told or not least_answers else ""
 
 
 def _loop_cells(each: Measured, server: str, metric: Metric, show: Show) -> list[str]:

@@ -132,12 +132,12 @@ def test_a_floor_stands_under_the_load_with_its_request(page):
 
 
 def test_what_was_not_asked_has_not_failed(page):
-    results = results_of("arrivals", [("ray", "250 a second", 1, None), ("ray", "250 a second", 2, None)])
-    results.runs += [dataclasses.asdict(Run("ray", repeat, "750 a second", NOT_ASKED)) for repeat in (1, 2)]
+    results = results_of("arrivals", [("litserve", "250 a second", 1, None), ("litserve", "250 a second", 2, None)])
+    results.runs += [dataclasses.asdict(Run("litserve", repeat, "1000 a second", NOT_ASKED)) for repeat in (1, 2)]
     text = page(results)
-    assert "| Ray Serve | failed | not asked | not measured |" in text
-    assert "- Ray Serve, 250 a second, repeats 1, 2: it broke\n" in text
-    assert "750 a second, repeat" not in text
+    assert "| LitServe | failed | not asked | not measured |" in text
+    assert "- LitServe, 250 a second, repeats 1, 2: it broke\n" in text
+    assert "1000 a second, repeat" not in text
 
 
 def test_a_plot_is_the_same_for_the_same_numbers():
