@@ -36,7 +36,7 @@ from benchmarks.scenarios import ONLY, SCENARIOS, Load, Scenario
 RESULTS = Path(__file__).resolve().parent / "results" / "profiles"
 LOAD = Load("32 connections", "closed", 32)
 SAMPLES_PER_S = 500
-"""Of py-spy. Each costs the process about 0.4 ms, in which it stands still. Most find a system call or no work."""
+"""Of py-spy. Each costs the process about 0.4 ms, in which it stands still."""
 
 PERF_SAMPLES_PER_S = 997
 
@@ -204,12 +204,13 @@ def _places(process: psutil.Process, cores: Cores, seconds: float) -> Counter[st
 def _stacks(process: psutil.Process, cores: Cores, seconds: float) -> stacks.Stacks:
     """The functions of Python that a process is in, and whatever these call, by py-spy.
 
-    It is on the server's core, where it stops the process wherever that is. On the client's core it would hold up the
-    client first, and hardly ever find the front with a new request.
+    It is on the server's core and goes first there, so that it stops the process wherever that is. If it had to wait its
+    turn, it would find the core free where the process waits itself. On the client's core it would hold up the client,
+    and hardly ever find the front with a new request.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "stacks"
-        words = [str(sampler()), "record", "--native", "--format", "raw", "--output", str(file)]
+        words = ["chrt", "--fifo", "1", str(sampler()), "record", "--native", "--format", "raw", "--output", str(file)]
         words += ["--rate", str(SAMPLES_PER_S), "--duration", f"{max(1, round(seconds))}", "--pid", str(process.pid)]
         _run(words, cores.server[0], seconds)
         return stacks.own(stacks.parse(file.read_text().splitlines()))

@@ -211,7 +211,7 @@ SCENARIOS: dict[str, Scenario] = {
         MODELS / "image.onnx",
         _one_of("image", _image),
         closed(1, 8),
-        ("null", "copies", "ours", "pytriton"),
+        ("null", "copies", "tcp", "ours", "pytriton"),
         {**dict.fromkeys(PYTHON_PEERS[:-1], NO_BINARY), **BUFFERS, "ours-tuned": SIMILAR},
         kind="binary",
         headline="8 connections",

@@ -186,6 +186,7 @@ LOOPS: dict[str, str] = {
     "simdjson": "simdjson's parse of the body",
     "decode": "our decoding of the body",
     "copies": "the body through a socket pair of one process",
+    "tcp": "the body through a TCP connection of one process",
 }
 """Floors without HTTP (loops.py): what a request's work costs when nobody asks for it."""
 
