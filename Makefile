@@ -121,12 +121,18 @@ bench: bench-setup ## A few servers under a few loads, minutes (BENCH_ARGS="--on
 	$(BENCH) benchmarks.report --results .bench --text
 
 .PHONY: bench-full
-bench-full: bench-setup ## Everything, hours; goes on where it was broken off (BENCH_ARGS="--plan")
+bench-full: bench-setup ## Everything, an hour; goes on where it was broken off (BENCH_ARGS="--plan")
 	$(BENCH) benchmarks.suite $(BENCH_ARGS)
 	$(MAKE) bench-report
 
+.PHONY: bench-profile
+bench-profile: bench-setup $(VENV)/.profile ## Stacks of the front and of both engines under load; needs root
+	@command -v perf >/dev/null || $(MAKE) apt APT_PACKAGES=linux-perf
+	$(BENCH) benchmarks.profile $(BENCH_ARGS)
+	$(MAKE) bench-report
+
 .PHONY: bench-report
-bench-report: $(VENV)/.dev ## Write docs/benchmarks.md from what bench-full has measured
+bench-report: $(VENV)/.dev ## Write docs/benchmarks.md from what bench-full and bench-profile have measured
 	$(BENCH) benchmarks.report
 
 .PHONY: bench-guard
@@ -179,6 +185,7 @@ lock: | $(VENV)/pyvenv.cfg ## Renew requirements/*.txt from pyproject.toml and r
 	$(BIN)/$(LOCK) -c requirements/dev.txt -o requirements/build.txt requirements/build.in
 	$(BIN)/$(LOCK) -c requirements/dev.txt -o requirements/fuzz.txt requirements/fuzz.in
 	$(BIN)/$(LOCK) --no-deps -o requirements/models.txt requirements/models.in
+	$(BIN)/$(LOCK) -o requirements/profile.txt requirements/profile.in
 	$(BIN)/$(LOCK) -o requirements/incumbent.txt requirements/incumbent.in
 	$(BIN)/$(LOCK) -o requirements/litserve.txt requirements/litserve.in
 	$(BIN)/$(LOCK_ANY) --python-version 3.8 --fork-strategy requires-python -o requirements/user.txt requirements/user.in
@@ -235,6 +242,10 @@ $(VENV)/.dev: requirements/dev.txt | $(VENV)/pyvenv.cfg
 
 $(VENV)/.fuzz: requirements/fuzz.txt | $(VENV)/pyvenv.cfg
 	$(PIP) install --require-hashes -r requirements/fuzz.txt
+	@touch $@
+
+$(VENV)/.profile: requirements/profile.txt | $(VENV)/pyvenv.cfg
+	$(PIP) install --require-hashes -r requirements/profile.txt
 	@touch $@
 
 $(VENV)/.models: requirements/models.txt | $(VENV)/pyvenv.cfg

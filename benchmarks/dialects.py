@@ -24,7 +24,9 @@ class Message:
 
 @dataclasses.dataclass(frozen=True)
 class Dialect:
-    encode: Callable[[Arrays], Message]
+    encode: Callable[[Arrays, str], Message]
+    """From inputs, and what the server calls the model."""
+
     decode: Callable[[bytes], dict[str, Array]] | None
     """None: the answer is always the same, and says nothing."""
 
@@ -49,23 +51,23 @@ def wrong_answer(dialect: Dialect, body: bytes, expected: Arrays) -> str | None:
 # Requests ------------------------------------------------------------------------------------------------------------
 
 
-def _plain(arrays: Arrays) -> Message:
+def _plain(arrays: Arrays, _model: str) -> Message:
     values = {name: array.tolist() for name, array in arrays.items()}
     document = {"data": next(iter(values.values()))} if len(values) == 1 else {"inputs": values}
     return Message("/score", json.dumps(document).encode())
 
 
-def _v1(arrays: Arrays) -> Message:
+def _v1(arrays: Arrays, model: str) -> Message:
     (array,) = arrays.values()
-    return Message("/v1/models/model:predict", json.dumps({"instances": array.tolist()}).encode())
+    return Message(f"/v1/models/{model}:predict", json.dumps({"instances": array.tolist()}).encode())
 
 
-def _v2(arrays: Arrays) -> Message:
+def _v2(arrays: Arrays, model: str) -> Message:
     inputs = [{**_described(name, array), "data": array.ravel().tolist()} for name, array in arrays.items()]
-    return Message("/v2/models/model/infer", json.dumps({"inputs": inputs}).encode())
+    return Message(f"/v2/models/{model}/infer", json.dumps({"inputs": inputs}).encode())
 
 
-def _v2_binary(arrays: Arrays) -> Message:
+def _v2_binary(arrays: Arrays, model: str) -> Message:
     blobs = [array.tobytes() for array in arrays.values()]
     inputs = [
         {**_described(name, array), "parameters": {"binary_data_size": len(blob)}}
@@ -73,7 +75,7 @@ def _v2_binary(arrays: Arrays) -> Message:
     ]
     head = json.dumps({"inputs": inputs}).encode()
     headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
-    return Message("/v2/models/model/infer", head + b"".join(blobs), headers)
+    return Message(f"/v2/models/{model}/infer", head + b"".join(blobs), headers)
 
 
 def _described(name: str, array: Array) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import http.client
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,12 +16,14 @@ import psutil
 
 from benchmarks.dialects import Message
 from benchmarks.machine import Cores
+from benchmarks.open_loop import quantile
 from benchmarks.processes import Server
 from benchmarks.scenarios import Load
 
 HERE = Path(__file__).resolve().parent
 ANSWER_TIMEOUT_S = 60
 TARGET_MS = 1000
+NOT_ASKED = "not asked: the load before had failed"
 LEAST_SHARE_KEPT = 0.95
 """An open load that gets fewer of its answers than this within a second is more than the server stands."""
 
@@ -128,13 +131,8 @@ def measure(
     )
 
 
-def _idle(_target: Target, _load: Load, _prepared: Mapping[str, Prepared], seconds: float) -> dict[str, Any]:
-    time.sleep(seconds)
-    return {}
-
-
 def _closed(target: Target, load: Load, prepared: Mapping[str, Prepared], seconds: float) -> dict[str, Any]:
-    command = _wrk(target.port, load.connections, prepared[load.request], seconds)
+    command = wrk(target.port, load.connections, prepared[load.request], seconds)
     output = _output_of(["taskset", "--cpu-list", str(target.cores.client), *command], seconds)
     seen: dict[str, Any] = json.loads(output.partition("result ")[2])
     errors = {kind: count for kind, count in seen.pop("errors").items() if count}
@@ -146,14 +144,37 @@ def _closed(target: Target, load: Load, prepared: Mapping[str, Prepared], second
     return {**seen, "requests_per_s": round(seen["requests"] / duration_s, 1)}
 
 
-def _wrk(port: int, connections: int, requests: Prepared, seconds: float) -> list[str]:
-    wrk = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{max(1, round(seconds))}s"]
+def wrk(port: int, connections: int, requests: Prepared, seconds: float) -> list[str]:
+    """The command of a closed load."""
+    words = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{max(1, round(seconds))}s"]
     url = f"http://127.0.0.1:{port}{requests.messages[0].path}"
     files = [str(requests.headers), *map(str, requests.bodies)]
-    return [*wrk, "--timeout", f"{ANSWER_TIMEOUT_S}s", "--script", str(HERE / "load.lua"), url, "--", *files]
+    return [*words, "--timeout", f"{ANSWER_TIMEOUT_S}s", "--script", str(HERE / "load.lua"), url, "--", *files]
 
 
-def _open(target: Target, load: Load, prepared: Mapping[str, Prepared], seconds: float) -> dict[str, Any]:
+def _serial(target: Target, load: Load, prepared: Mapping[str, Prepared], seconds: float) -> dict[str, Any]:
+    """One after the other, the last one to its end: wrk would break off, and a part of a second's work is much of it."""
+    own_cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {target.cores.client})
+    try:
+        took_s: list[float] = []
+        begun = time.monotonic()
+        while (now := time.monotonic()) < begun + seconds:
+            answer = ask(target.port, prepared[load.request].messages[0])
+            if answer is None or answer[0] != 200:
+                return {"requests": len(took_s), "failure": f"errors: {'lost' if answer is None else answer[0]}"}
+            took_s.append(time.monotonic() - now)
+        whole_s = time.monotonic() - begun
+    finally:
+        os.sched_setaffinity(0, own_cores)
+    quantiles = {_key(name): round(quantile(took_s, share) * 1e6, 1) for name, share in _SHARES.items()}
+    return {"requests": len(took_s), "requests_per_s": round(len(took_s) / whole_s, 3), **quantiles}
+
+
+def _open(
+    target: Target, load: Load, prepared: Mapping[str, Prepared], seconds: float, *, keeps_up: bool = True
+) -> dict[str, Any]:
+    """A server that does not keep up has failed, as what it says then depends on how long the load lasts."""
     requests = prepared[load.request]
     command = [sys.executable, "-P", str(HERE / "open_loop.py"), "--port", str(target.port), "--rate", str(load.rate)]
     command += ["--seconds", str(seconds), "--connections", str(load.connections), "--target-ms", str(TARGET_MS)]
@@ -170,18 +191,23 @@ def _open(target: Target, load: Load, prepared: Mapping[str, Prepared], seconds:
         return {**result, "failure": f"errors: {named}"}
     if seen["client_busy"] > 0.9:
         return {**result, "failure": f"the generator was busy {seen['client_busy']:.0%} of the time"}
-    if not good["count"] or seen[requests.messages[0].path]["good_per_s"] < LEAST_SHARE_KEPT * good["count"] / seconds:
+    in_time = seen[requests.messages[0].path]["good_per_s"] * seconds
+    if not good["count"] or (keeps_up and in_time < LEAST_SHARE_KEPT * good["count"]):
         return {**result, "failure": f"more than it stands: not {LEAST_SHARE_KEPT:.0%} answered within {TARGET_MS} ms"}
-    quantiles = {name: good[f"{share}_ms"] * 1000 for name, share in _SHARES.items()}
-    return {**result, **quantiles}
+    return {**result, **{_key(name): good[f"{name}_ms"] * 1000 for name in _SHARES}}
 
 
-_SHARES = {"p50_us": "p50", "p90_us": "p90", "p99_us": "p99", "p999_us": "p99.9", "max_us": "max"}
+_SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+
+
+def _key(share: str) -> str:
+    """The field of a run that has the times below which so large a share lies."""
+    return f"{share.replace('.', '')}_us"
 
 
 def _beside(target: Target, load: Load, prepared: Mapping[str, Prepared], seconds: float) -> dict[str, Any]:
     with _posting(target, prepared[load.beside], seconds) as large:
-        seen = _open(target, load, prepared, seconds)
+        seen = _open(target, load, prepared, seconds, keeps_up=False)
         if large.poll() is not None:
             raise GeneratorError(f"the large requests ended early: {large.stderr.read() if large.stderr else ''}")
     return seen
@@ -197,7 +223,7 @@ def _posting(target: Target, requests: Prepared, seconds: float) -> Iterator["su
         "nice",
         "-n",
         "19",
-        *_wrk(target.port, 1, requests, seconds + 60),
+        *wrk(target.port, 1, requests, seconds + 60),
     ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as large:
         try:
@@ -224,4 +250,4 @@ def _output_of(command: list[str], seconds: float) -> str:
     return done.stdout
 
 
-_KINDS = {"none": _idle, "closed": _closed, "open": _open, "beside": _beside}
+_KINDS = {"closed": _closed, "serial": _serial, "open": _open, "beside": _beside}

@@ -61,8 +61,19 @@ def decode(model: Path, body: Path) -> Step:
 
 def copies(_model: Path, body: Path) -> Step:
     """Write the body into a socket pair and read it again: one copy out of the process and one in."""
+    return _through(*socket.socketpair(), body)
+
+
+def tcp(_model: Path, body: Path) -> Step:
+    """The same through a TCP connection, as a client's body comes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = socket.create_connection(listener.getsockname())
+        there, _ = listener.accept()
+    return _through(here, there, body)
+
+
+def _through(here: socket.socket, there: socket.socket, body: Path) -> Step:
     data = memoryview(body.read_bytes())
-    here, there = socket.socketpair()
     here.setblocking(False)
     received = bytearray(len(data))
 
@@ -83,6 +94,7 @@ LOOPS: dict[str, Callable[[Path, Path], Step]] = {
     "simdjson": simdjson_parse,
     "decode": decode,
     "copies": copies,
+    "tcp": tcp,
 }
 PROCESSES = {"raw-two": 2}
 

@@ -5,9 +5,12 @@ import math
 from collections.abc import Iterable, Sequence
 from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT = 760, 420
-LEFT, RIGHT, TOP, BOTTOM = 70, 200, 40, 50
-COLOURS = ("#0b6e99", "#d9730d", "#448361", "#9065b0", "#c4554d", "#cb912f", "#64748b", "#ad1a72", "#1b9e9e", "#7a5195")
+WIDTH, HEIGHT = 800, 420
+LEFT, RIGHT, TOP, BOTTOM = 70, 240, 40, 50
+COLOURS = (
+    *("#0b6e99", "#f08a80", "#7a3e00", "#d9730d", "#448361", "#9065b0", "#cb912f", "#64748b", "#ad1a72", "#1b9e9e"),
+    *("#111111", "#999999"),
+)
 OURS = "#d00000"
 
 
@@ -16,11 +19,16 @@ class Line:
     name: str
     points: Sequence[tuple[float, float]]
     emphasised: bool = False
+    colour: int = 0
+    """Its place among COLOURS."""
 
 
 def plot(title: str, x_label: str, y_label: str, lines: Sequence[Line]) -> str:
     """Lines over two logarithmic axes. Points that are not positive cannot be shown, and are left out."""
-    shown = [Line(line.name, [(x, y) for x, y in line.points if x > 0 and y > 0], line.emphasised) for line in lines]
+    shown = [
+        Line(line.name, [(x, y) for x, y in line.points if x > 0 and y > 0], line.emphasised, line.colour)
+        for line in lines
+    ]
     shown = [line for line in shown if line.points]
     xs = [x for line in shown for x, _ in line.points] or [1.0]
     ys = [y for line in shown for _, y in line.points] or [1.0]
@@ -34,7 +42,7 @@ def plot(title: str, x_label: str, y_label: str, lines: Sequence[Line]) -> str:
         f'<g transform="translate(16 {(TOP + HEIGHT - BOTTOM) / 2:g}) rotate(-90)">{_text(0, 0, y_label, anchor="middle")}</g>',
     ]
     for number, line in enumerate(shown):
-        colour = OURS if line.emphasised else COLOURS[number % len(COLOURS)]
+        colour = OURS if line.emphasised else COLOURS[line.colour % len(COLOURS)]
         width = 3 if line.emphasised else 1.5
         places = [(x_axis.place(x), y_axis.place(y)) for x, y in line.points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)

@@ -1,169 +1,310 @@
 """Write docs/benchmarks.md and its plots from what the suite has measured. No number on them is typed by hand.
 
-python -m benchmarks.report                              the page, from benchmarks/results/suite
+python -m benchmarks.report                              the page, from benchmarks/results
 python -m benchmarks.report --results .bench --text      a look at other results, printed
+python -m benchmarks.report --results .bench --page /tmp/benchmarks.md      the same with its plots
 """
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from benchmarks import measured, servers
+from benchmarks import growth, measured, profile, servers, stacks, suite, targets
+from benchmarks.flames import flame_graph
 from benchmarks.machine import ROOT
-from benchmarks.measured import Measured, Metric, Value
-from benchmarks.plots import Line, plot
-from benchmarks.suite import RESULTS
+from benchmarks.measured import Measured
+from benchmarks.scenarios import PYTHON_PEERS
+from benchmarks.tables import cell_of, cells, load_table, number, table, title, whole
 from benchmarks.targets import TARGETS, Results, Verdict
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-PLOTS = ROOT / "docs" / "benchmarks"
+NOTES = Path(__file__).resolve().parent / "notes.toml"
+
+Profiles = Mapping[str, Mapping[str, Any]]
+"""Name -> the content of its file."""
 
 INTRODUCTION = """\
 # Benchmarks
 
-<!-- Written by `make bench-report` from benchmarks/results/suite. Run `make bench-full` to measure anew. -->
+<!-- Written by `make bench-report` from benchmarks/results. Run `make bench-full` to measure anew. -->
 
-What a request costs here and elsewhere, measured by `make bench-full`, which anybody can run.
+What a request costs here and elsewhere, measured by `make bench-full`, which anybody can run in about an hour.
 [How it is measured](../benchmarks/README.md) says what each number means. Every number is the median of its repeats, with
-the least and the most of them in brackets where they lie apart by more than a tenth. `failed` is what failed in half of its
-repeats or more; the list below each table names every failure.
+the least and the most of them in brackets where they lie apart by more than a tenth; † counts repeats that failed. `failed` is
+what failed in half of its repeats or more; the lists below the tables name every failure. `few`: too few answers for such a
+quantile.
 """
+COMPARED = """\
+CPU time per request of each server over that of scoring-runtime with default settings, whose own cost is the first row. Above
+1 a server costs more. The last column is the time to an answer, not a cost.
+"""
+GROWTH = """\
+Both axes are logarithmic: a straight line that rises by one decade in one is proportional. What failed is not drawn.
+"""
+TIME = """\
+The server is as busy as 32 connections keep it, all its processes on one core. The first table is of the processes' clocks. Of
+each process a second one, by perf, has the libraries and system calls in which it is when it is on the core. perf knows no
+functions of Python: these and the flame graph, by py-spy, are of the process's own time, without system calls. Boxes are as
+wide as their share, callers above what they call.
+"""
+LEAST_FOR_P99, LEAST_FOR_P999 = 100, 1000
+FUNCTIONS = 12
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    parser.add_argument("--results", type=Path, default=suite.RESULTS, metavar="FOLDER")
+    parser.add_argument("--profiles", type=Path, default=profile.RESULTS, metavar="FOLDER")
+    parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--text", action="store_true", help="print the page, write nothing")
     arguments = parser.parse_args()
-    files = render(measured.read(arguments.results))
+    page, plots = render(measured.read(arguments.results), read_profiles(arguments.profiles), read_notes())
     if arguments.text:
-        print(files.pop(PAGE))
+        print(page)
         return 0
-    PLOTS.mkdir(exist_ok=True)
-    for old in PLOTS.glob("*.svg"):
+    folder = plots_of(arguments.page)
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.svg"):
         old.unlink()
-    for path, text in files.items():
-        path.write_text(text)
+    for name, text in plots.items():
+        (folder / name).write_text(text)
+    arguments.page.write_text(page)
     return 0
 
 
-def render(results: Results) -> dict[Path, str]:
-    """The page and its plots: path -> text."""
-    plots = {PLOTS / f"{name}.svg": text for name, text in draw(results)}
+def plots_of(page: Path) -> Path:
+    """The folder of a page's plots."""
+    return page.with_suffix("")
+
+
+def read_profiles(folder: Path) -> Profiles:
+    files = [folder / f"{name}.json" for name in profile.SUBJECTS]
+    return {file.stem: json.loads(file.read_text()) for file in files if file.exists()}
+
+
+def read_notes() -> dict[str, str]:
+    """Target -> what bounds it."""
+    return tomllib.loads(NOTES.read_text())
+
+
+def render(results: Results, profiles: Profiles, notes: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """The page, and its plots: file name -> SVG."""
+    plots = dict(growth.draw(results))
+    flames = dict(draw_flames(profiles))
     parts = [INTRODUCTION]
     if results:
-        parts += [conditions(results), targets(results), *[growth(plots)] * bool(plots)]
+        parts += [judged(results, notes), compared(results), conditions(results)]
+        if plots:
+            parts.append(grown(plots))
+    if profiles:
+        parts.append(where_the_time_goes(profiles))
+    if results:
+        parts += [started(each) for name, each in results.items() if name == "small"]
         parts += [section(each) for each in results.values()]
         parts += [left_out(), versions(results)]
     else:
         parts.append("Nothing has been measured yet.\n")
-    return {PAGE: "\n".join(parts), **plots}
+    return "\n".join(parts), {f"{name}.svg": text for name, text in {**plots, **flames}.items()}
 
 
-# Parts of the page ---------------------------------------------------------------------------------------------------
+# The main answers ----------------------------------------------------------------------------------------------------
 
 
-def conditions(results: Results) -> str:
+def judged(results: Results, notes: Mapping[str, str]) -> str:
     rows = []
-    for each in results.values():
-        machine = each.machine
-        dirty = ", with uncommitted changes" if machine["uncommitted_changes"] else ""
-        cores = each.settings["cores"]
-        shared = " (shared)" if cores["client"] in cores["server"] else ""
-        rows.append(
-            [
-                f"[{each.name}](#{each.name})",
-                each.started_at[:10],
-                f"{str(machine['commit'])[:10]}{dirty}",
-                f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}",
-                f"{len(cores['server'])} and 1{shared}",
-                f"{each.settings['repeats']} of {each.settings['seconds']:g} s",
-            ]
-        )
-    header = ["scenario", "date", "commit", "machine", "cores of server and client", "repeats"]
-    return "## Conditions\n\n" + table(header, rows)
-
-
-def targets(results: Results) -> str:
-    rows = []
+    states = []
     for target in TARGETS:
         verdicts = list(target.verdicts(results))
-        marks = {verdict.met for verdict in verdicts}
-        state = "**not met**" if False in marks else "not measured" if None in marks else "met"
-        rows.append([f"[{target.text}](#{target.scenario})", "<br>".join(map(told, verdicts)), state])
-    return "## Targets\n\n" + table(["target", "found", ""], rows)
-
-
-def told(verdict: Verdict) -> str:
-    found = "not measured" if verdict.found is None else f"{verdict.found:.2f}"
-    return f"{verdict.what}: {found} ({'≤' if verdict.at_most else '≥'} {verdict.bound:g})"
-
-
-def growth(plots: dict[Path, str]) -> str:
-    images = [f"![{path.stem}](benchmarks/{path.name})" for path in plots]
-    return "## Growth\n\n" + "\n\n".join(images) + "\n"
-
-
-def section(each: Measured) -> str:
-    parts = [f'<a id="{each.name}"></a>\n\n## {each.scenario.title}\n', *tables(each)]
-    failures = [f"- {title(server)}, {load}, repeat {repeat}: {why}" for server, load, repeat, why in each.failures()]
-    if failures:
-        parts.append("Failed:\n\n" + "\n".join(failures) + "\n")
-    absent = [f"- {title(server)}: {why}" for server, why in each.absent.items()]
-    if absent:
-        parts.append("Not here:\n\n" + "\n".join(absent) + "\n")
-    return "\n".join(parts)
-
-
-def tables(each: Measured) -> Iterator[str]:
-    loads = each.loads()
-    kinds = {load["kind"] for load in each.settings["loads"]}
-    if kinds == {"none"}:
-        yield start_table(each)
-        return
-    if "closed" in kinds:
-        yield load_table(each, "CPU µs per request", loads, measured.CPU_US, number)
-        yield load_table(each, "Requests a second", loads, measured.RATE, whole)
-    else:
-        yield load_table(each, "CPU µs per request", loads, measured.CPU_US, number)
-    for name, metric in (("p50", measured.P50_MS), ("p99", measured.P99_MS), ("p99.9", measured.P999_MS)):
-        yield load_table(each, f"{name}, ms", loads, metric, number, loops=False)
-    yield load_table(
-        each, "Memory of all processes after the load, MiB", loads, measured.MEMORY_MIB, whole, loops=False
+        states.append(targets.state(verdicts))
+        found = "<br>".join(map(told, verdicts))
+        mark = states[-1] if states[-1] == "met" else f"**{states[-1]}**"
+        rows.append([f"[{target.text}](#{target.scenario})", mark, found])
+        if states[-1] == "not met" and target.name in notes:
+            rows.append([f"↳ What bounds it: {' '.join(notes[target.name].split())}", "", ""])
+    sums = [f"{states.count(state)} {state}" for state in ("met", "not met", "not measured") if state in states]
+    return (
+        f"## Targets\n\nOf {len(TARGETS)}: {', '.join(sums)}.\n\n{table(['target', '', 'found'], rows, numbers=False)}"
     )
 
 
-def load_table(
-    each: Measured,
-    what: str,
-    loads: Sequence[str],
-    metric: Metric,
-    show: Callable[[float], str],
-    *,
-    loops: bool = True,
-) -> str:
-    rows = []
-    for server in each.servers():
-        if server in servers.LOOPS:
-            if loops:
-                rows.append(
-                    [title(server), *cells([each.value(server, "loop", metric)], show), *[""] * (len(loads) - 1)]
-                )
-        else:
-            rows.append([title(server), *cells([each.value(server, load, metric) for load in loads], show)])
-    return table([what, *loads], rows)
+def told(verdict: Verdict) -> str:
+    found = verdict.found if isinstance(verdict.found, str) else f"{verdict.found:.2f}"
+    if verdict.bound is None:
+        return f"{verdict.what}: {found} (not judged)"
+    text = f"{verdict.what}: {found} ({'≤' if verdict.at_most else '≥'} {verdict.bound:g})"
+    return f"**{text}**" if verdict.met is False else text
 
 
-def start_table(each: Measured) -> str:
-    (load,) = each.loads()
+def compared(results: Results) -> str:
+    """One row for each server, one column for each scenario."""
+    columns = [(each, each.scenario.headline) for each in results.values() if each.scenario.headline in each.loads()]
+    header = ["", *(f"[{each.name}](#{each.name})<br>{load}" for each, load in columns)]
+    own = [cell_of(each, "ours", str(load), measured.CPU_US, lambda us: f"{number(us)} µs") for each, load in columns]
+    rows = [[title("ours"), *own]]
+    for server in ("ours-tuned", "null", "nginx", *PYTHON_PEERS):
+        found = [times(each, server, str(load), measured.CPU_US) for each, load in columns]
+        rows.append([title(server), *found])
+    if "small" in results and "1 connection" in results["small"].loads():
+        small = results["small"]
+        header.append("[small](#small)<br>p50 at 1 connection")
+        rows[0].append(cell_of(small, "ours", "1 connection", measured.P50_MS, lambda ms: f"{number(ms)} ms"))
+        for row, server in zip(rows[1:], ("ours-tuned", "null", "nginx", *PYTHON_PEERS), strict=True):
+            row.append(times(small, server, "1 connection", measured.P50_MS))
+    return f"## Next to other servers\n\n{COMPARED}\n{table(header, rows)}"
+
+
+def times(each: Measured, server: str, load: str, metric: measured.Metric) -> str:
+    """How many times ours it is."""
+    if server not in each.servers():
+        return ""
+    theirs, ours = each.value(server, load, metric), each.value("ours", load, metric)
+    if theirs is None or ours is None:
+        return each.why_not(server if theirs is None else "ours", load)
+    return f"{number(theirs.median / ours.median)}x"
+
+
+def conditions(results: Results) -> str:
+    """Machine and commit, once for all scenarios that share them."""
+    shared: dict[str, list[str]] = {}
+    for each in results.values():
+        machine = each.machine
+        dirty = ", with uncommitted changes" if machine["uncommitted_changes"] else ""
+        where = f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}"
+        shared.setdefault(f"{where}; commit {str(machine['commit'])[:10]}{dirty}", []).append(each.name)
+    lines = [f"- {text}: {'all' if len(names) == len(results) else ', '.join(names)}" for text, names in shared.items()]
+    return "## Measured on\n\n" + "\n".join(lines) + "\n"
+
+
+def grown(plots: Mapping[str, str]) -> str:
+    images = [f"![{name}](benchmarks/{name}.svg)" for name in plots]
+    return f"## Growth\n\n{GROWTH}\n" + "\n\n".join(images) + "\n"
+
+
+# Where the time goes -------------------------------------------------------------------------------------------------
+
+
+def draw_flames(profiles: Profiles) -> Iterator[tuple[str, str]]:
+    """(name, SVG) of each flame graph."""
+    for name, each in profiles.items():
+        for process, lines in each["stacks"].items():
+            shown = stacks.without_trunk(stacks.parse(lines))
+            yield flame_name(name, process), flame_graph(f"{called(each, process)}, {each['load']}", shown)
+
+
+def where_the_time_goes(profiles: Profiles) -> str:
     rows = []
-    for server in each.servers():
-        values = cells([each.of_starts(server, measured.FIRST_ANSWER_S)], number)
-        values += cells([each.of_starts(server, measured.IDLE_MEMORY_MIB)], whole)
-        values += cells([each.value(server, load, measured.IDLE_CPU)], lambda share: f"{share:.2%}")
-        rows.append([title(server), *values])
-    return table(["", "first answer, s", "memory, MiB", "CPU while nobody asks, of a core"], rows)
+    for each in profiles.values():
+        for split in each["split"]:
+            whole_us = split["user_us"] + split["kernel_us"]
+            name = f"{called(each, split['process'])}, {each['scenario']}"
+            share = f"{split['kernel_us'] / whole_us:.0%}" if whole_us else ""
+            rows.append([name, number(split["user_us"]), number(split["kernel_us"]), share])
+    header = ["µs of CPU per request", "in itself", "in the kernel", "kernel's share"]
+    parts = [f"## Where the time goes\n\n{TIME}\n{table(header, rows)}"]
+    parts += [sampled(name, each, process) for name, each in profiles.items() for process in each["stacks"]]
+    return "\n".join(parts)
+
+
+def sampled(name: str, each: Mapping[str, Any], process: str) -> str:
+    """One process: places, functions, flame graph."""
+    found = each["places"][process]
+    total = sum(found.values())
+    places = [[place, f"{count / total:.1%}"] for place, count in list(found.items())[:FUNCTIONS]]
+    parsed = stacks.parse(each["stacks"][process])
+    functions = [
+        [f"`{row.function}`", f"`{row.called_from}`" if row.called_from else "", f"{row.share:.1%}"]
+        for row in stacks.own_time(parsed, FUNCTIONS)
+    ]
+    header = [f"own time without system calls, of {sum(parsed.values())} samples", "for", "share"]
+    return (
+        f"### {sentence(called(each, process))}, {each['scenario']}\n\n"
+        f"{table([f'library or system call, of {total} samples', 'share'], places)}\n"
+        f"{table(header, functions, numbers=False)}\n"
+        f"![Flame graph](benchmarks/{flame_name(name, process)}.svg)\n"
+    )
+
+
+def sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def flame_name(name: str, process: str) -> str:
+    return f"flames-{name}-{process}"
+
+
+def called(each: Mapping[str, Any], process: str) -> str:
+    return str(each["engine"]) if process == "engine" else process
+
+
+# Scenarios -----------------------------------------------------------------------------------------------------------
+
+
+def started(small: Measured) -> str:
+    """What the starts of the first scenario say by the way."""
+    rows = []
+    for server in small.servers():
+        if server not in servers.LOOPS:
+            first = cells([small.of_starts(server, measured.FIRST_ANSWER_S)], number)
+            rows.append([title(server), *first, *cells([small.of_starts(server, measured.IDLE_MEMORY_MIB)], whole)])
+    text = "From the command to the first right answer, files already in memory, and what all processes have when idle."
+    return f"## Start and idle memory\n\n{text}\n\n{table(['', 'first answer, s', 'memory, MiB'], rows)}"
+
+
+def section(each: Measured) -> str:
+    parts = [f'<a id="{each.name}"></a>\n\n## {each.scenario.title}\n', how(each), *filter(None, load_tables(each))]
+    failures = [
+        f"- {title(server)}, {load}, {listed(repeats)}: {why}" for server, load, repeats, why in each.failures()
+    ]
+    if failures:
+        parts.append("Failed:\n\n" + "\n".join(failures) + "\n")
+    reasons: dict[str, list[str]] = {}
+    for server, why in each.absent.items():
+        reasons.setdefault(why, []).append(title(server))
+    if reasons:
+        lines = [f"- {', '.join(names)}: {why}" for why, names in reasons.items()]
+        parts.append("Not here:\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def how(each: Measured) -> str:
+    cores = each.settings["cores"]
+    count = len(cores["server"])
+    client = "one of these" if cores["client"] in cores["server"] else "another one"
+    on = f"each server on {counted(count, 'core')}, the client on {client}"
+    seconds = {load["seconds"] or each.settings["seconds"] for load in each.settings["loads"]}
+    repeats = counted(each.settings["repeats"], "repeat")
+    return f"{each.started_at[:10]}: {repeats} of {' and '.join(f'{one:g}' for one in sorted(seconds))} s, {on}.\n"
+
+
+def counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def listed(repeats: list[int]) -> str:
+    return f"repeat{'s' * (len(repeats) > 1)} {', '.join(map(str, repeats))}"
+
+
+def load_tables(each: Measured) -> Iterator[str]:
+    """Costs, then what is unfolded by who wants to know: times and memory. Where these are the matter, they are open."""
+    loads = each.loads()
+    kinds = {load["kind"] for load in each.settings["loads"]}
+    if "beside" not in kinds:  # there the large ones' cost would be shared out among the small ones
+        yield load_table(each, "CPU µs per request", loads, measured.CPU_US, number)
+    if kinds & {"closed", "serial"}:
+        yield load_table(each, "Requests a second", loads, measured.RATE, number)
+    yield f"<details{' open' * (not kinds & {'closed', 'serial'})}>\n<summary>Times and memory</summary>\n"
+    for name, metric, least in (
+        ("p50", measured.P50_MS, 0),
+        ("p99", measured.P99_MS, LEAST_FOR_P99),
+        ("p99.9", measured.P999_MS, LEAST_FOR_P999),
+    ):
+        yield load_table(each, f"{name}, ms", loads, metric, number, loops=False, least_answers=least)
+    yield load_table(each, "Memory of all processes after it, MiB", loads, measured.MEMORY_MIB, whole, loops=False)
+    yield "</details>\n"
 
 
 def left_out() -> str:
@@ -179,83 +320,9 @@ def versions(results: Results) -> str:
             package = servers.PACKAGES.get(server)
             if package is not None and package in packages:
                 found[server] = f"{package} {packages[package]}, onnxruntime {packages.get('onnxruntime', 'none')}"
-    return "## Versions\n\n" + table(["server", "packages"], [[title(name), text] for name, text in found.items()])
-
-
-# Plots ---------------------------------------------------------------------------------------------------------------
-
-
-def draw(results: Results) -> Iterator[tuple[str, str]]:
-    """(name, SVG) of each plot whose results are there."""
-    cpu = "CPU µs per request"
-    if "small" in results:
-        lines = lines_of(results["small"], measured.CPU_US, first_number)
-        yield "connections", plot("CPU per request by connections, small model", "connections", cpu, lines)
-    if "bodies" in results:
-        lines = lines_of(results["bodies"], measured.CPU_US, first_number)
-        yield "bodies", plot("CPU per request by the size of the body", "bytes of JSON", cpu, lines)
-    if "scorers" in results:
-        each = results["scorers"]
-        lines = [
-            Line(load, [(each.scenario.scorers[server], value.median) for server, value in of_load(each, load)], True)
-            for load in each.loads()
-        ]
-        yield "scorers", plot("CPU per request by scorers on one core, small model", "scorers", cpu, lines)
-    if "arrivals" in results:
-        lines = lines_of(results["arrivals"], measured.P99_MS, first_number)
-        yield "arrivals", plot("p99 by arrivals, small model", "requests a second", "p99, ms", lines)
-
-
-def of_load(each: Measured, load: str) -> Iterator[tuple[str, Value]]:
-    for server in each.servers():
-        value = each.value(server, load, measured.CPU_US)
-        if value is not None:
-            yield server, value
-
-
-def lines_of(each: Measured, metric: Metric, place: Callable[[str], float]) -> list[Line]:
-    lines = []
-    for server in each.servers():
-        if server not in servers.LOOPS:
-            found = [(place(load), each.value(server, load, metric)) for load in each.loads()]
-            lines.append(Line(title(server), [(x, y.median) for x, y in found if y is not None], server == "ours"))
-    return lines
-
-
-def first_number(load: str) -> float:
-    return float(load.split(maxsplit=1)[0])
-
-
-# Text ----------------------------------------------------------------------------------------------------------------
-
-
-def title(server: str) -> str:
-    return server if server.startswith("ours, ") else servers.title(server)
-
-
-def cells(values: Iterable[Value | None], show: Callable[[float], str]) -> list[str]:
-    return ["failed" if value is None else cell(value, show) for value in values]
-
-
-def cell(value: Value, show: Callable[[float], str]) -> str:
-    text = show(value.median)
-    if value.most - value.least > 0.1 * value.median:
-        text += f" ({show(value.least)} to {show(value.most)})"
-    return text + (f" †{value.failed}" if value.failed else "")
-
-
-def number(value: float) -> str:
-    """Three digits that count."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def whole(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] + ["---:" if len(header) > 2 else "---"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return "## Versions\n\n" + table(
+        ["server", "packages"], [[title(name), text] for name, text in found.items()], numbers=False
+    )
 
 
 if __name__ == "__main__":

@@ -32,8 +32,11 @@ class Spec:
     peer: str | None = None
     """The folder of peers/ that it comes from, and its environment's name."""
 
-    settle_s: float = 0.5
+    settle_s: float = 0.3
     """How long it is left alone after the first answer."""
+
+    model_name: str | None = "model"
+    """What paths call the model; None: its file's stem."""
 
     keeps_connections: bool = True
     """Whether a connection may wait for its next request without keeping the others from being served."""
@@ -46,6 +49,10 @@ class Spec:
 
     def installed(self) -> bool:
         return self.peer is None or (PEERS / self.peer / "installed").is_file()
+
+    def calls_it(self, model: Path) -> str:
+        """What the model is called in paths."""
+        return self.model_name or model.stem
 
     def command(self, kind: str, model: Path, scorers: int) -> tuple[list[str], dict[str, str], int]:
         """The words to start it with, what to add to the environment, and the port that it will listen on."""
@@ -74,7 +81,8 @@ def _ours(title: str, *flags: str) -> Spec:
     return Spec(
         title,
         {"onnx": serve, "ragged": serve, "script": (*serve, "--python", "{python}")},
-        {"onnx": "plain", "ragged": "plain", "script": "script"},
+        {"onnx": "plain", "ragged": "plain", "script": "script", "binary": "v2-binary"},
+        model_name=None,
     )
 
 
@@ -178,8 +186,29 @@ LOOPS: dict[str, str] = {
     "simdjson": "simdjson's parse of the body",
     "decode": "our decoding of the body",
     "copies": "the body through a socket pair of one process",
+    "tcp": "the body through a TCP connection of one process",
 }
 """Floors without HTTP (loops.py): what a request's work costs when nobody asks for it."""
+
+START_AND_STOP_S = {
+    "null": 0.1,
+    "nginx": 0.1,
+    "ours": 1.7,  # to stop it takes 1.3 s: it still accepts for a second
+    "ours-tuned": 1.7,
+    "azmlinfsrv": 1.0,
+    "fastapi": 0.7,
+    "litserve": 1.0,
+    "mlserver": 1.5,
+    "bentoml": 2.1,
+    "kserve": 1.3,
+    "ray": 11.0,
+    "pytriton": 3.2,
+    **dict.fromkeys(LOOPS, 1.0),
+}
+"""What each took from its command to its first answer, and to stop, on two cores: what a plan counts with."""
+
+MORE_SCORERS_S = 0.3
+"""What each scorer after the first adds to that."""
 
 PACKAGES = {
     "ours": "gunicorn",

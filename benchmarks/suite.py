@@ -5,7 +5,7 @@ up, loaded in each of the scenario's ways, and stopped; then comes the next serv
 cores, the client another. After each server what was seen is written to RESULTS/SCENARIO.json, so that a broken-off suite
 goes on where it was: what was measured at the same commit, on the same machine and with the same settings is kept.
 
-    python -m benchmarks.suite                          everything, hours
+    python -m benchmarks.suite                          everything, an hour
     python -m benchmarks.suite --short                  a few servers and loads, minutes
     python -m benchmarks.suite --only small --only arrivals --server ours --server fastapi
 """
@@ -39,11 +39,17 @@ from benchmarks.scenarios import SCENARIOS, Inputs, Load, Scenario
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "suite"
 READY_TIMEOUT_S = 90
-WARM_UP_S = 1.5
-GUESSED_START_S = 5.0
-"""How long a server is guessed to take to start, settle and stop."""
+WARM_UP_S = 1.0
+AROUND_LOAD_S = 0.3
+"""What a load takes beside its seconds: a generator to start, a first answer to check, clocks and memory to read."""
 
-SHORT = {"small": (1, 32), "script-plain": (32,), "trees-100": (32,)}
+MORE_S = {"serial": 1.5, "beside": 4.0}
+"""What some kinds of load take more: the last answer; the other load's first second, and answers that are late."""
+
+MOST_WARM_UPS = 2
+"""Sorts of request that a server is warmed up with; where there are more, they differ in size alone."""
+
+SHORT = {"small": (1, 32), "script-plain": (32,), "trees": (32,)}
 SHORT_SERVERS = ("null", "nginx", "raw", "ours", "azmlinfsrv", "fastapi", "litserve")
 
 
@@ -112,14 +118,16 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="minutes in place of hours, for a first look")
+    parser.add_argument("--short", action="store_true", help="minutes in place of an hour, for a first look")
     parser.add_argument("--only", action="append", metavar="SCENARIO", help=", ".join(SCENARIOS))
     parser.add_argument("--server", action="append", metavar="NAME", help="only this one; repeatable")
     parser.add_argument(
         "--load", action="append", metavar="NAME", help='only this one, e.g. "32 connections"; repeatable'
     )
     parser.add_argument("--repeats", type=int, help="in place of the scenarios' own")
-    parser.add_argument("--seconds", type=float, help="of each load, in place of the scenarios' own")
+    parser.add_argument(
+        "--seconds", type=float, help="of each load, in place of the scenarios' own; wrk takes whole ones"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="default: %(default)s")
     parser.add_argument("--retry-failed", action="store_true", help="measure again what failed")
     parser.add_argument("--fresh", action="store_true", help="forget what was measured")
@@ -216,15 +224,34 @@ def earlier(name: str, settings: dict[str, Any], arguments: argparse.Namespace) 
 
 
 def estimate_s(each: Plan) -> float:
-    loaded_s = sum((load.seconds or each.seconds) + (2 if load.kind == "beside" else 0.5) for load in each.loads)
-    return sum(
-        each.seconds + 1 if server in servers.LOOPS else loaded_s + overhead_s(server) for _, server in each.todo
-    )
+    """How long the plan takes, about; what ends early, as rising rates do, is counted whole."""
+    return sum(estimate_one_s(each, server) for _, server in each.todo)
 
 
-def overhead_s(server: str) -> float:
-    settle_s = servers.SERVERS[server].settle_s if server in servers.SERVERS else servers.Spec.settle_s
-    return GUESSED_START_S + settle_s + WARM_UP_S
+def estimate_one_s(each: Plan, server: str) -> float:
+    if server in servers.LOOPS:
+        return len(looped(each)) * (each.seconds + servers.START_AND_STOP_S[server])
+    name, scorers = as_started(each.scenario, server)
+    start_s = servers.START_AND_STOP_S[name] + servers.MORE_SCORERS_S * (scorers - 1)
+    loaded_s = sum(load.seconds or each.seconds for load in each.loads)
+    around_s = sum(AROUND_LOAD_S + MORE_S.get(load.kind, 0.0) for load in each.loads)
+    return start_s + servers.SERVERS[name].settle_s + len(warmed_up(each)) * WARM_UP_S + loaded_s + around_s
+
+
+def as_started(scenario: Scenario, server: str) -> tuple[str, int]:
+    """The server that a name in this scenario stands for, and its scorers."""
+    return ("ours", scenario.scorers[server]) if server in scenario.scorers else (server, 1)
+
+
+def looped(each: Plan) -> list[str]:
+    """The requests that a floor without HTTP is measured with."""
+    return list(dict.fromkeys(load.request for load in each.loads))
+
+
+def warmed_up(each: Plan) -> list[Load]:
+    """A load of each sort of request that many ask at a time, and at least one."""
+    kinds = {load.request: load for load in each.loads if load.kind == "closed"}
+    return list(kinds.values())[:MOST_WARM_UPS] or [each.loads[0]]
 
 
 # Measuring -----------------------------------------------------------------------------------------------------------
@@ -254,8 +281,6 @@ def measure(each: Plan, folder: Path) -> None:
 def told(run: Run) -> str:
     if run.failure:
         return f"FAILED: {run.failure}"
-    if not run.requests:
-        return f"{run.cpu_ns / run.wall_ns:.1%} of a core, {run.memory_bytes / 2**20:.0f} MiB"
     return (
         f"{run.cpu_ns / run.requests / 1000:.1f} us CPU, {run.requests_per_s:,.0f}/s, "
         f"p50 {run.p50_us / 1000:.2f} ms, p99 {run.p99_us / 1000:.2f} ms"
@@ -265,14 +290,13 @@ def told(run: Run) -> str:
 def measure_one(each: Plan, repeat: int, server: str, scratch: Path) -> tuple[Start, list[Run]]:
     """One server of a scenario, once, from its start to its end. What fails is recorded, and does not end the suite."""
     if server in servers.LOOPS:
-        return Start(server, repeat), [loop(each, repeat, server, scratch)]
-    name = "ours" if server in each.scenario.scorers else server
+        return Start(server, repeat), [loop(each, repeat, server, request, scratch) for request in looped(each)]
+    name, scorers = as_started(each.scenario, server)
     spec = servers.SERVERS[name]
     kind = each.scenario.kind
-    prepared, expected = requests_for(each, spec.dialects[kind], scratch)
-    words, environment, port = spec.command(
-        "onnx" if kind == "binary" else kind, model_of(each.scenario), each.scenario.scorers.get(server, 1)
-    )
+    model = model_of(each.scenario)
+    prepared, expected = requests_for(each, spec.dialects[kind], spec.calls_it(model), scratch)
+    words, environment, port = spec.command("onnx" if kind == "binary" else kind, model, scorers)
     first = prepared[each.loads[0].request].messages[0]
     is_ready = functools.partial(unready, port, first, spec.dialects[kind], expected[each.loads[0].request])
     target = Target(port, each.cores, spec.keeps_connections)
@@ -283,9 +307,8 @@ def measure_one(each: Plan, repeat: int, server: str, scratch: Path) -> tuple[St
         ) as running:
             first_answer_s = running.elapsed_s()
             time.sleep(spec.settle_s)
-            if each.loads[0].kind != "none":
-                warm_up(running, target, repeat, each, prepared)
             start = Start(server, repeat, None, round(first_answer_s, 3), running.memory_bytes())
+            warm_up(running, target, repeat, each, prepared)
             for load in each.loads:
                 seconds = load.seconds or each.seconds
                 if (
@@ -302,14 +325,15 @@ def measure_one(each: Plan, repeat: int, server: str, scratch: Path) -> tuple[St
     except BenchmarkError as error:
         start = Start(server, repeat, str(error))
     missing = each.loads[len(runs) :]
-    why = "it did not start" if start.failure else "not asked: the load before had failed"
+    why = "it did not start" if start.failure else loads.NOT_ASKED
     return start, runs + [Run(server, repeat, load.name, why) for load in missing]
 
 
 def warm_up(running: Server, target: Target, repeat: int, each: Plan, prepared: Mapping[str, Prepared]) -> None:
     """Whatever a server does late (imports, caches, learning what costs what) is not what is measured."""
-    load = dataclasses.replace(each.loads[0], kind="closed", connections=min(32, each.loads[-1].connections or 8))
-    loads.measure(running, target, repeat, load, prepared, WARM_UP_S)
+    for load in warmed_up(each):
+        asked = dataclasses.replace(load, kind="closed", connections=min(32, max(8, load.connections)))
+        loads.measure(running, target, repeat, asked, prepared, WARM_UP_S)
 
 
 def unready(port: int, message: Message, dialect: str, expected: Sequence[Inputs]) -> str | None:
@@ -334,20 +358,21 @@ def wrong_before(port: int, prepared: Prepared, dialect: str, expected: Sequence
     return None
 
 
-def loop(each: Plan, repeat: int, name: str, scratch: Path) -> Run:
+def loop(each: Plan, repeat: int, name: str, request: str, scratch: Path) -> Run:
     """A floor without HTTP, on the server's cores."""
     dialect = "v2-binary" if each.scenario.kind == "binary" else "plain"
-    prepared, _ = requests_for(each, dialect, scratch)
+    prepared, _ = requests_for(each, dialect, "model", scratch)
+    load = scenarios.loop_of(request)
     words = [sys.executable, "-P", str(HERE / "loops.py"), name, "--model", str(model_of(each.scenario))]
-    words += ["--body", str(prepared["request"].bodies[0]), "--seconds", str(each.seconds)]
+    words += ["--body", str(prepared[request].bodies[0]), "--seconds", str(each.seconds)]
     words += ["--cores", json.dumps(each.cores.server)]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=each.seconds + 120, check=True)
     except subprocess.CalledProcessError as error:
-        return Run(name, repeat, "loop", f"it ended with {error.returncode}: {error.stderr.strip()[-300:]}")
+        return Run(name, repeat, load, f"it ended with {error.returncode}: {error.stderr.strip()[-300:]}")
     except subprocess.TimeoutExpired:
-        return Run(name, repeat, "loop", "it did not end")
-    return Run(name, repeat, "loop", **json.loads(done.stdout))
+        return Run(name, repeat, load, "it did not end")
+    return Run(name, repeat, load, **json.loads(done.stdout))
 
 
 # Requests and right answers ------------------------------------------------------------------------------------------
@@ -364,16 +389,20 @@ def model_of(scenario: Scenario) -> Path:
     return Path(found.submodule_search_locations[0], *rest)
 
 
-_PREPARED: dict[tuple[str, str], tuple[dict[str, Prepared], dict[str, list[Inputs]]]] = {}
+_PREPARED: dict[tuple[str, str, str], tuple[dict[str, Prepared], dict[str, list[Inputs]]]] = {}
 
 
-def requests_for(each: Plan, dialect: str, scratch: Path) -> tuple[dict[str, Prepared], dict[str, list[Inputs]]]:
+def requests_for(
+    each: Plan, dialect: str, model_name: str, scratch: Path
+) -> tuple[dict[str, Prepared], dict[str, list[Inputs]]]:
     """The scenario's requests in a dialect, in files, and what is right to answer."""
-    key = (each.results.scenario, dialect)
+    key = (each.results.scenario, dialect, model_name)
     if key not in _PREPARED:
         inputs = scenarios.requests(each.results.scenario)
         prepared = {
-            name: loads.prepare([DIALECTS[dialect].encode(one) for one in many], scratch / f"{dialect}-{name}")
+            name: loads.prepare(
+                [DIALECTS[dialect].encode(one, model_name) for one in many], scratch / f"{dialect}-{model_name}-{name}"
+            )
             for name, many in inputs.items()
         }
         _PREPARED[key] = prepared, {name: [right(each.scenario, one) for one in many] for name, many in inputs.items()}
