@@ -105,11 +105,15 @@ class Scoring:
         """Nobody waits for its answer any more."""
         self.queue.cancel(exchange)  # one that has only arrived is settled by that, and does not join the line
 
+    def begin_turn(self) -> None:
+        """What is submitted from now on waits for whoever calls this to call `turn`."""
+        self._turn_scheduled = True
+
     def _turn_soon(self) -> None:
         self._turn_scheduled = True
-        self._loop.call_soon(self._turn)
+        self._loop.call_soon(self.turn)
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
         """What has arrived joins the line, and idle scorers get what waits.
 
         Not a timer: as long as each look at the sockets, which takes microseconds, finds more requests, one more look is
@@ -120,7 +124,7 @@ class Scoring:
         pool = self._pool
         if self._arrived:
             self._admit_arrived()
-            # A client that waits sends nothing: with one connection the look would find nobody, for 4 us.
+            # A client that waits sends nothing: where all wait, the look would find nobody.
             most = min(self._frame_limits.max_count, len(self._connections))
             if pool.idle and self.queue.count < most and self._looks < MAX_LOOKS:
                 self._looks += 1

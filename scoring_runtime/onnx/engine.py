@@ -48,9 +48,13 @@ class Job(NamedTuple):
 
     id: int
     arrays: tuple[Array, ...]
-    rows: int
     form: v2.Form | None = None
     """Of the reply; None for that of /score."""
+
+    @property
+    def rows(self) -> int:
+        """Of a request that may share a run."""
+        return len(self.arrays[0])
 
 
 class Engine:
@@ -95,26 +99,31 @@ class Engine:
         groups: dict[batch.Signature, list[Job]] = {}
         alone: list[Job] = []
         for request in requests:
-            form = None
-            try:
-                if request.route == ROUTE_V2:
-                    arrays, form = self._v2.decode(request.head, request.body)
-                else:
-                    arrays = self._codec.decode(request.body)
-            except BadInputError as error:
-                encode = v2.encode_error if request.route == ROUTE_V2 else encode_error
-                outbox.add(request.id, 400, encode(str(error)))
+            job = self._decode(request, outbox)
+            if job is None:
                 continue
-            signature = batch.signature(arrays) if self._stacks else None
+            signature = batch.signature(job.arrays) if self._stacks and len(requests) > 1 else None
             if signature is None:
-                alone.append(Job(request.id, arrays, 1, form))
+                alone.append(job)
             else:
-                groups.setdefault(signature, []).append(Job(request.id, arrays, len(arrays[0]), form))
+                groups.setdefault(signature, []).append(job)
         for group in groups.values():
             for part in batch.chunks([job.rows for job in group], self._max_batch_size):
                 self._answer(group[part], outbox)
         for job in alone:
             self._answer([job], outbox)
+
+    def _decode(self, request: Request, outbox: Outbox) -> Job | None:
+        """What is to be run; None when the request has its answer: it cannot be read."""
+        try:
+            if request.route == ROUTE_V2:
+                arrays, form = self._v2.decode(request.head, request.body)
+                return Job(request.id, arrays, form)
+            return Job(request.id, self._codec.decode(request.body), None)
+        except BadInputError as error:
+            encode = v2.encode_error if request.route == ROUTE_V2 else encode_error
+            outbox.add(request.id, 400, encode(str(error)))
+            return None
 
     def _answer_stacked(self, ids: Sequence[int], arrays: list[Array], rows: list[int], outbox: Outbox) -> None:
         """Run what is stacked already, in runs of at most so many rows; what fails is run again, each by itself."""
@@ -129,7 +138,7 @@ class Engine:
                 self._run_together(ids[part], stacked, rows[part], outbox)
             except (RunError, batch.RowsError, FrameError):
                 for number, job in zip(ids[part], batch.split(stacked, rows[part]), strict=True):
-                    self._answer_alone(Job(number, tuple(job), len(job[0])), outbox)
+                    self._answer_alone(Job(number, tuple(job)), outbox)
 
     def _answer(self, jobs: Sequence[Job], outbox: Outbox) -> None:
         """Run jobs as one; if that fails, each by itself."""

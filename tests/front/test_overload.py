@@ -380,3 +380,23 @@ def test_a_deadline_among_those_who_come_together_is_looked_at(front):
     assert front.server.scoring.queue.count == 1
     front.echo()
     assert patient.response().status == 200
+
+
+def test_a_client_that_is_alone_is_served_without_another_turn(front):
+    client = front.ask(post(b"learn"))
+    client.wire.arriving.append(post(b"alone"))
+    client.wire.deliver()
+    assert [exchange.body for exchange in front.taken] == [b"alone"]
+    front.echo()
+    assert [response.body for response in client.responses()] == [b"learn", b"alone"]
+
+
+def test_who_is_not_alone_is_served_with_the_others(front):
+    others = [front.ask(post(b"learn")) for _ in range(2)]
+    for client in others:
+        client.wire.arriving.append(post(b"again"))
+        client.wire.deliver()
+        assert front.taken == []
+    front.loop.run()
+    assert [exchange.body for exchange in front.taken] == [b"again", b"again"]
+    front.echo()
