@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..dispatch.queue import Ticket
 from ..errors import InternalError, RequestError
+from ..pool.arena import Block
 from ..scorer import frames
 from . import messages
 from .contract import Identity
@@ -83,7 +84,7 @@ class Exchange(Ticket):
     flags = 0  # of the scorer's reply, if it had to go the long way
     began_ns = 0  # wall time at its last byte in, if telemetry is to hear of it
 
-    def __init__(self, connection: "Connection", request: RequestHead, body: bytes) -> None:
+    def __init__(self, connection: "Connection", request: RequestHead, body: bytes | Block) -> None:
         self.connection = connection
         self.request = request
         self.body = body
