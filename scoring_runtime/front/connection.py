@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import httptools
 
 from ..errors import RequestError, VersionNotSupported
-from . import heads, keys, messages, phases, refusals, routes
+from ..pool.arena import Block
+from . import heads, keys, large_body, messages, phases, refusals, routes
 from .exchange import NO_HEAD, Exchange, RequestHead
 from .keys import KeyFile
 from .phases import BODY, BUSY, HEAD, IDLE, LINGER, NEVER, Phase
@@ -39,7 +40,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "announced_bytes", "body", "body_bytes", "exchanges", "expects_continue", "fed_bytes", "head", "head_bytes",
-        "headers", "held",
+        "headers", "held", "large_body",
         "messages", "overhead_bytes", "parser", "peer", "phase", "phase_began", "plain_head", "reading", "refusal",
         "server", "settings", "target", "transport", "unread", "write_backlog_bytes", "write_stalled_at", "writing",
     )  # fmt: skip
@@ -76,6 +77,7 @@ class Connection(asyncio.Protocol):
         self.announced_bytes = 0  # of the body, if that was said
         self.body: list[bytes] = []
         self.body_bytes = 0
+        self.large_body: large_body.LargeBody | None = None  # in the place of `body`
         self.refusal: RequestError | None = None
 
     # The transport's side
@@ -139,12 +141,14 @@ class Connection(asyncio.Protocol):
         try:
             if len(data) > MAX_PIECE_BYTES:
                 self._feed_pieces(data, 0)
-                return
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                self._ignore_upgrade()
-                self._feed_pieces(data, upgrade.args[0])
+            else:
+                try:
+                    self.parser.feed_data(data)
+                except httptools.HttpParserUpgrade as upgrade:
+                    self._ignore_upgrade()
+                    self._feed_pieces(data, upgrade.args[0])
+            if self.large_body is not None:
+                self.large_body.receive()
         except httptools.HttpParserError as error:
             if self.refusal is None and isinstance(error, httptools.HttpParserCallbackError):
                 raise  # a bug of ours: the loop's exception handler has the traceback
@@ -165,7 +169,14 @@ class Connection(asyncio.Protocol):
             except httptools.HttpParserUpgrade as upgrade:
                 begin += upgrade.args[0]
                 self._ignore_upgrade()
+            if self.large_body is not None:
+                begin += self.large_body.put(view[begin:])
         self.unread = data[begin:]
+
+    def large_body_complete(self, block: Block) -> None:
+        """The body has come. The parser has not seen it, and waits for it: what follows is for another one."""
+        self.parser = httptools.HttpRequestParser(self) if self.head.keep_alive else _NO_PARSER
+        self._complete(block)
 
     def _read_on(self) -> None:
         """Go on with what has been received already."""
@@ -193,6 +204,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.server.connection_closed(self)
         self._abandon()
+        if self.large_body is not None:
+            self.large_body.end()
         self.body = []
         self.unread = b""
 
@@ -255,6 +268,8 @@ class Connection(asyncio.Protocol):
             self._stop(refusal)
         self.plain_head = plain
         self.announced_bytes = body_bytes
+        if body_bytes >= large_body.LEAST_BYTES and self.server.arena is not None:
+            self.large_body = large_body.place(self, self.server.arena, body_bytes)
         self._enter(BODY)
         self.fed_bytes = self.overhead_bytes = 0
         self.expects_continue = expects_continue and not parser.should_upgrade()
@@ -286,11 +301,14 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self.phase is LINGER or self.parser.should_upgrade():
             return
+        body, self.body = self.body, []
+        self._complete(b"" if not body else body[0] if len(body) == 1 else b"".join(body))
+
+    def _complete(self, body: bytes | Block) -> None:
+        """A request is here as a whole."""
         self.phase = BUSY
-        body = self.body
         head, self.head, self.headers = self.head, NO_HEAD, []
-        exchange = Exchange(self, head, b"" if not body else body[0] if len(body) == 1 else b"".join(body))
-        self.body = []
+        exchange = Exchange(self, head, body)
         self.exchanges.append(exchange)
         if len(self.exchanges) > MAX_PIPELINED:
             self.held.append(exchange)
@@ -397,6 +415,8 @@ class Connection(asyncio.Protocol):
             return
         self.refusal = refusal
         self._enter(LINGER)
+        if self.large_body is not None:
+            self.large_body.end()
         self.body = []
         head = self.head
         if head is not NO_HEAD:  # it could be read: the answer and the log say whose refusal it is
@@ -453,3 +473,13 @@ class Connection(asyncio.Protocol):
         parser, self.parser = self.parser, httptools.HttpRequestParser(self)
         version = parser.get_http_version().encode()
         self.parser.feed_data(heads.encode_without_upgrade(parser.get_method(), self.target, version, self.headers))
+
+
+class _NoParser:
+    """In the place of a parser behind the last message of a connection."""
+
+    def feed_data(self, data: Any) -> None:
+        raise httptools.HttpParserError("Data after `Connection: close`")
+
+
+_NO_PARSER = cast(httptools.HttpRequestParser, _NoParser())

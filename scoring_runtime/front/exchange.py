@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..dispatch.queue import Ticket
 from ..errors import InternalError, RequestError
+from ..pool.arena import Block
 from ..pool.process import Reply
 from ..scorer import frames
 from ..telemetry.requests import HeadText
@@ -93,7 +94,7 @@ class Exchange(Ticket):
     flags = 0  # of the scorer's reply, if it had to go the long way
     began_ns = 0  # wall time at its last byte in, if telemetry is to hear of it
 
-    def __init__(self, connection: "Connection", request: RequestHead, body: bytes) -> None:
+    def __init__(self, connection: "Connection", request: RequestHead, body: bytes | Block) -> None:
         self.connection = connection
         self.request = request
         self.body = body

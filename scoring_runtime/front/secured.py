@@ -18,7 +18,16 @@ SLICE_BYTES = 1 << 16
 class SlicedTransport:
     """A TLS transport that takes no more than the client reads; as much of `asyncio.Transport` as a connection uses."""
 
-    __slots__ = ("_closing", "_left", "_left_bytes", "_secured", "pause_reading", "paused", "resume_reading")
+    __slots__ = (
+        "_closing",
+        "_left",
+        "_left_bytes",
+        "_secured",
+        "pause_reading",
+        "paused",
+        "resume_reading",
+        "set_protocol",
+    )
 
     def __init__(self, secured: asyncio.Transport) -> None:
         self._secured = secured
@@ -29,6 +38,7 @@ class SlicedTransport:
         secured.set_write_buffer_limits(SLICE_BYTES)
         self.pause_reading = secured.pause_reading
         self.resume_reading = secured.resume_reading
+        self.set_protocol = secured.set_protocol
 
     def write(self, data: Any) -> None:
         """Bytes for the client."""

@@ -93,6 +93,7 @@ class Server:
         self.closing = False  # every answer closes its connection
         self.now = loop.time()  # as of the last tick: near enough for time-outs of whole seconds
         self.known_heads: dict[bytes, RequestHead] = {}
+        self.arena = plan.arena
         self.key_file = key_file
         self._certificates = certificates
         self.scheme = settings.scheme.encode()
@@ -294,7 +295,7 @@ class Server:
             telemetry.scored(
                 records.Scored(
                     request.method, request.target, self.pool.info, head,
-                    given[: records.MAX_INPUT_BYTES], len(given) <= records.MAX_INPUT_BYTES,
+                    bytes(given[: records.MAX_INPUT_BYTES]), len(given) <= records.MAX_INPUT_BYTES,
                     output, whole, not flags & frames.FLAG_NO_FAILED_HEADER, now_ns,
                 )
             )  # fmt: skip

@@ -13,8 +13,7 @@ from .exchange import Exchange, head_lines
 class Stream:
     """The rest of one response."""
 
-    def __init__(self, exchange: Exchange, chunked: bool) -> None:
-        self.exchange = exchange
+    def __init__(self, chunked: bool) -> None:
         self.chunked = chunked
         self.size = 0
         self.status = 0
@@ -30,10 +29,10 @@ class Stream:
             return bytes(piece)
         return b"".join((b"%x\r\n" % len(piece), piece, b"\r\n"))
 
-    def wants(self, scorer: Scorer, number: int) -> None:
+    def wants(self, exchange: Exchange, scorer: Scorer, number: int) -> None:
         """There are more pieces: pull the next one now if the client keeps up, else when `pull` is called."""
         self._pull = (scorer, number)
-        if self.exchange.connection.keeps_up(self.exchange):
+        if exchange.connection.keeps_up(exchange):
             self.pull()
 
     def pull(self) -> None:
@@ -70,7 +69,7 @@ def on_piece(exchange: Exchange, scorer: Scorer, reply: Reply) -> None:
     stream = exchange.stream
     data = b""
     if stream is None:
-        stream = exchange.stream = Stream(exchange, chunked=not exchange.request.http_10)
+        stream = exchange.stream = Stream(chunked=not exchange.request.http_10)
         stream.status = status
         exchange.flags = flags
         exchange.connection.server.metrics.score_status[status] += 1
@@ -99,4 +98,4 @@ def on_piece(exchange: Exchange, scorer: Scorer, reply: Reply) -> None:
         server.tell(exchange, stream.status, stream.head, None)
     exchange.connection.stream(exchange, stream, data)
     if not stream.ended:
-        stream.wants(scorer, number)
+        stream.wants(exchange, scorer, number)

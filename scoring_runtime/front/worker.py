@@ -1,6 +1,7 @@
 """Our gunicorn worker class: gunicorn supervises it, the loop and everything on it are ours."""
 
 import asyncio
+import dataclasses
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
 from ..errors import ScorerStartError
+from ..pool import arena
 from ..telemetry import sink
 from .app import FrontApplication
 from .server import Server
@@ -62,7 +64,7 @@ class FrontWorker(Worker):  # type: ignore[misc]
 
         server = Server(
             self.app.settings,
-            self.app.plan,
+            dataclasses.replace(self.app.plan, arena=arena.create()),
             self.loop,
             first_boot=self.age == 1,
             on_boot_failed=boot_failed,

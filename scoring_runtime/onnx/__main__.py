@@ -1,4 +1,4 @@
-"""The scorer process of the ONNX engine: `python -I -m scoring_runtime.onnx CHANNEL_FD PROGRESS_FD`."""
+"""The scorer process of the ONNX engine: `python -I -m scoring_runtime.onnx CHANNEL_FD PROGRESS_FD ARENA_FD`."""
 
 import os
 import sys

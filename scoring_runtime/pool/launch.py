@@ -15,6 +15,7 @@ from ..errors import ConfigurationError, ScorerStartError
 from ..scorer import frames, progress
 from ..settings import Settings
 from ..target import Target
+from .arena import Arena
 
 _SCORER = Path(__file__).resolve().parent.parent / "scorer" / "__main__.py"
 
@@ -28,6 +29,8 @@ class LaunchPlan:
     """What the server was started with."""
     hello: Mapping[str, Any]
     preload: bool = False
+    arena: Arena | None = None
+    """Where the front puts large bodies; None for a scorer that is given none."""
 
     @property
     def scorer_environ(self) -> Mapping[str, str]:
@@ -135,10 +138,13 @@ def launch(
     wires = Wires(piped=piped)
     wires.channel.sendall(frames.encode_json(frames.HELLO, dict(plan.hello)))  # it fits what a socket holds
     try:
-        passed = (*wires.theirs[:2], *(() if control is None else (control.fileno(),)))
+        passed = [*wires.theirs[:2], *([] if plan.arena is None else [plan.arena.reader])]
+        arguments = passed if plan.arena is not None else [*passed, -1]
+        if control is not None:
+            passed, arguments = [*passed, control.fileno()], [*arguments, control.fileno()]
         stdout, stderr = wires.theirs[2:] or (None, None)
         process = subprocess.Popen(
-            (*plan.arguments, *map(str, passed)),
+            (*plan.arguments, *map(str, arguments)),
             env=plan.scorer_environ,
             stdin=subprocess.DEVNULL,
             stdout=stdout,

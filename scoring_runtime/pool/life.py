@@ -113,7 +113,8 @@ class Life:
         self._child = launched.child
         self._deadline = float("inf")
         self._timeout_s = 0.0
-        self._vitals = Watch(self.pid, max_memory_bytes)
+        arena = plan.arena
+        self._vitals = Watch(self.pid, max_memory_bytes, int if arena is None else lambda: arena.resident_bytes)
         self._max_memory_bytes = max_memory_bytes
         self._exit_text: str | None = None
         self._killed_why: str | None = None  # by us

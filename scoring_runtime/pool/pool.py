@@ -143,10 +143,12 @@ class Pool:
         return max(seat.back_off.in_a_row for seat in self._seats)
 
     def tick(self, now: float) -> None:
-        """Kill what missed a deadline, is stopped or too large; recall what waits behind a slow stream.
+        """Kill what missed a deadline, is stopped or too large; recall what waits behind a slow stream; give memory back.
 
         To be called a few times a second.
         """
+        if self._plan.arena is not None:
+            self._plan.arena.tick(now)
         self._launcher.check(now)
         for seat in self._seats:
             if seat.scorer is not None:

@@ -1,4 +1,4 @@
-"""The start of a scorer in the USER's interpreter: `python .../scorer/__main__.py CHANNEL_FD PROGRESS_FD`.
+"""The start of a scorer in the USER's interpreter: `python .../scorer/__main__.py CHANNEL_FD PROGRESS_FD ARENA_FD`.
 
 Four things must hold before any code of the user runs. Our folder is not on sys.path, where the interpreter put it. Our
 modules are known under one private name, so that a user's own frames.py or loop.py is never shadowed. They have builtins

@@ -20,6 +20,7 @@ from traceback import format_exc
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from . import children, frames, nursery, process
+from .arena import Arena
 from .progress import Progress
 
 RECEIVE_BYTES = 262144
@@ -259,15 +260,16 @@ class Channel:
 def main(load: Callable[[Dict[str, Any]], Any], arguments: List[str]) -> int:
     """Run a scorer: `load` turns the front's HELLO into an engine. Returns the exit code.
 
-    arguments: the descriptors of the channel and of the progress file, and for a preload process that of the control
-    socket. Such a process serves nothing itself: this goes on in each of its forks.
+    arguments: the descriptors of the channel, of the progress file, of the memory with large bodies (-1 for none), and for
+    a preload process that of the control socket. Such a process serves nothing itself: this goes on in each of its forks.
     """
     process.prepare()
     connection = _adopt_socket(int(arguments[0]), _socket.SOCK_STREAM)
     progress = _adopt_progress(int(arguments[1]))
-    control = _adopt_socket(int(arguments[2]), _socket.SOCK_SEQPACKET) if len(arguments) > 2 else None
+    arena = _adopt_arena(int(arguments[2])) if len(arguments) > 2 else None
+    control = _adopt_socket(int(arguments[3]), _socket.SOCK_SEQPACKET) if len(arguments) > 3 else None
     try:
-        return _live(load, connection, progress, control)
+        return _live(load, connection, progress, arena, control)
     finally:
         # The interpreter may wait for threads and exit handlers of user code: the front does not.
         try:
@@ -280,6 +282,7 @@ def _live(
     load: Callable[[Dict[str, Any]], Any],
     connection: _socket.socket,
     progress: Progress,
+    arena: Optional[Arena],
     control: Optional[_socket.socket],
 ) -> int:
     channel = Channel(connection)
@@ -306,7 +309,7 @@ def _live(
             channel.send([ready])
     except ChannelClosedError:
         return 0
-    serve(channel, engine, progress)
+    serve(channel, engine, progress, arena)
     return 0
 
 
@@ -319,8 +322,9 @@ def _fail(channel: Channel, message: str, traceback: str) -> int:
     return EXIT_LOAD_FAILED
 
 
-def serve(channel: Channel, engine: Any, progress: Optional[Progress]) -> None:
+def serve(channel: Channel, engine: Any, progress: Optional[Progress], arena: Optional[Arena] = None) -> None:
     """Answer frames until the front closes the channel."""
+    find = None if arena is None else arena.find
     # What may be run again needs neither marks nor copies of replies.
     outbox = Outbox(channel, None if engine.info.get("idempotent") else progress)
     children.disown(outbox)
@@ -330,7 +334,7 @@ def serve(channel: Channel, engine: Any, progress: Optional[Progress]) -> None:
             return
         if frame.kind in _CONTROLS:
             continue  # it crossed with the end of what it was about
-        requests = frames.decode_requests(frame)
+        requests = frames.decode_requests(frame, find)
         outbox.open(requests)
         try:
             engine.score(requests, outbox)
@@ -349,3 +353,10 @@ def _adopt_progress(descriptor: int) -> Progress:
     progress = Progress(descriptor)
     os.close(descriptor)
     return progress
+
+
+def _adopt_arena(descriptor: int) -> Optional[Arena]:
+    if descriptor < 0:
+        return None
+    os.set_inheritable(descriptor, False)
+    return Arena(descriptor)

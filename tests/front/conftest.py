@@ -15,6 +15,7 @@ from scoring_runtime.dispatch.queue import Ticket
 from scoring_runtime.front.connection import Connection
 from scoring_runtime.front.exchange import Exchange
 from scoring_runtime.front.server import Server
+from scoring_runtime.pool.arena import Arena
 from scoring_runtime.pool.launch import LaunchPlan
 from scoring_runtime.pool.process import Scorer
 from scoring_runtime.settings import Settings
@@ -108,7 +109,7 @@ class Loop:
 class Wire(asyncio.Transport):
     """The transport between one client and its connection."""
 
-    def __init__(self, loop: Loop, protocol: Connection) -> None:
+    def __init__(self, loop: Loop, protocol: asyncio.BaseProtocol) -> None:
         super().__init__({"peername": ("192.0.2.7", 4711)})
         self.loop = loop
         self.protocol = protocol
@@ -165,9 +166,22 @@ class Wire(asyncio.Transport):
         self.reading = True
         self.loop.call_soon(self.deliver)
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        assert not self.reading, "uvloop goes on reading in the old way"
+        self.protocol = protocol
+
     def deliver(self) -> None:
         while self.arriving and self.reading and not self.closed:
-            self.protocol.data_received(self.arriving.popleft())
+            data = self.arriving.popleft()
+            if isinstance(self.protocol, asyncio.BufferedProtocol):
+                buffer = memoryview(cast(bytearray, self.protocol.get_buffer(65536)))
+                count = min(len(buffer), len(data))
+                buffer[:count] = data[:count]
+                if data[count:]:
+                    self.arriving.appendleft(data[count:])
+                self.protocol.buffer_updated(count)
+            else:
+                cast(asyncio.Protocol, self.protocol).data_received(data)
 
     def _lose(self) -> None:
         if self.lost:
@@ -242,11 +256,17 @@ class Front:
     """A server, and everything that is around one."""
 
     def __init__(
-        self, scorers: int = 1, environ: Any = None, hello: Any = None, key_file: Any = None, **settings: Any
+        self,
+        scorers: int = 1,
+        environ: Any = None,
+        hello: Any = None,
+        key_file: Any = None,
+        arena: Arena | None = None,
+        **settings: Any,
     ) -> None:
         self.loop = Loop()
         self.boot_errors: list[Any] = []
-        plan = LaunchPlan((), environ or {}, hello or {})
+        plan = LaunchPlan((), environ or {}, hello or {}, arena=arena)
         loop = cast(asyncio.AbstractEventLoop, self.loop)
         settings.setdefault("scorers", max(1, scorers))
         self.server = Server(

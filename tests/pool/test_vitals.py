@@ -1,5 +1,6 @@
 """What /proc says of a process, and how long a place stays empty."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -63,6 +64,38 @@ def test_a_stop_is_timed_from_when_it_was_first_seen_until_it_goes_on():
         process.wait()
 
 
+MAPS = """
+import mmap, os, sys
+descriptor = os.memfd_create("shared")
+os.ftruncate(descriptor, 32 << 20)
+mapped = mmap.mmap(descriptor, 32 << 20)
+mapped[:] = bytes(32 << 20)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_the_arena_holds_is_not_the_process_s_own_and_other_shared_memory_is():
+    with subprocess.Popen([sys.executable, "-c", MAPS], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        found = vitals.read(process.pid)
+        assert found is not None
+        assert vitals.read_shared(process.pid) >= 32 << 20
+        excess = []
+        for arena_bytes in (0, 16 << 20, 1 << 40):
+            watch = vitals.Watch(process.pid, 1 << 20, itertools.repeat(arena_bytes).__next__)
+            watch.look(1.0)
+            excess.append(watch.excess_bytes)
+        assert excess[0] - excess[1] == 16 << 20
+        assert excess[0] - excess[2] == vitals.read_shared(process.pid)
+        watch = vitals.Watch(process.pid, excess[2] + (1 << 20), lambda: 1 << 40)
+        watch.look(1.0)
+        assert watch.excess_bytes == 0
+        process.communicate(b"")
+    assert vitals.read_shared(process.pid) == 0
+
+
 def test_what_a_process_has_started_is_found_down_to_the_last():
     code = "import subprocess, sys; subprocess.run(['sh', '-c', 'echo; read x; exit'], stdin=sys.stdin)"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -70,8 +103,10 @@ def test_what_a_process_has_started_is_found_down_to_the_last():
         process.stdout.readline()
         (child,) = vitals.descendants(process.pid)
         assert child in vitals.descendants(os.getpid())
-        assert vitals.largest_bytes([process.pid, child]) >= vitals.largest_bytes([child]) > 0
-        assert vitals.largest_bytes([]) == 0
+        for pid in (process.pid, child):
+            watch = vitals.Watch(pid, 1)
+            watch.look(1.0)
+            assert watch.excess_bytes > 1
         process.communicate(b"\n")
 
 

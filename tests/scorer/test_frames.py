@@ -3,6 +3,7 @@
 import itertools
 import json
 import tracemalloc
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -15,17 +16,20 @@ from scoring_runtime.scorer.frames import (
     FLAG_MORE,
     FLAG_RUN_RETURNED,
     HELLO,
+    LEAST_SHARED_BYTES,
     PULL,
     READY,
     RECALL,
     REPLIES,
     REQUESTS,
     RETURNED,
+    SHARING,
     Decoder,
     Frame,
     FrameError,
     Reply,
     Request,
+    SharedBody,
     decode_control,
     decode_json,
     decode_replies,
@@ -247,7 +251,8 @@ def test_what_is_encoded_is_the_callers_own_object():
 def test_garbage_gives_frames_or_a_frame_error_and_nothing_else(data, cuts):
     try:
         for frame in feed_cut(Decoder(max_payload_bytes=1 << 16), data, cuts):
-            decode = {REQUESTS: decode_requests, REPLIES: decode_replies, PULL: decode_control, CANCEL: decode_control}
+            decode: dict[int, Any] = {REQUESTS: decode_requests, SHARING: decode_requests}
+            decode |= {REPLIES: decode_replies, PULL: decode_control, CANCEL: decode_control}
             decode |= {RECALL: decode_control, RETURNED: decode_returned}
             decode.get(frame.kind, decode_json)(frame)
     except FrameError:
@@ -270,7 +275,7 @@ def test_json_that_is_no_object_is_a_frame_error(payload):
         (b"HT" + GOLDEN_PULL[2:], "out of step"),
         (b"SR\x02" + GOLDEN_PULL[3:], "frame version 2; this side speaks version 1"),
         (b"SR\x01\x00" + GOLDEN_PULL[4:], "unknown frame kind 0"),
-        (b"SR\x01\x0a" + GOLDEN_PULL[4:], "unknown frame kind 10"),
+        (b"SR\x01\x0b" + GOLDEN_PULL[4:], "unknown frame kind 11"),
     ],
 )
 def test_a_header_that_is_none_says_why(header, cause):
@@ -368,3 +373,59 @@ def test_json_has_a_lower_limit(kind):
         frames.Decoder().feed(head)
     with pytest.raises(frames.FrameError, match="over the limit of 8388608"):
         frames.encode_json(kind, {"text": "x" * frames.MAX_JSON_BYTES})
+
+
+# Bodies that do not travel
+
+MEMORY = bytes(range(256)) * 4096
+
+
+def look_up(offset: int, size: int) -> memoryview:
+    if offset + size > len(MEMORY):
+        raise FrameError("outside")
+    return memoryview(MEMORY)[offset : offset + size]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=300),
+            st.tuples(st.integers(0, 200_000), st.integers(LEAST_SHARED_BYTES, 500_000)),
+        ),
+        min_size=1,
+        max_size=20,
+    ),
+    st.lists(st.integers(0, 2000), max_size=4),
+)
+def test_a_body_in_shared_memory_goes_by_where_it_is(bodies, cuts):
+    given = [body if isinstance(body, bytes) else SharedBody(*body) for body in bodies]
+    pieces = encode_requests([(number, 0, 1, 2, b"/score", body) for number, body in enumerate(given, 1)])
+    assert sum(map(len, pieces)) < 20 * 400
+    (frame,) = feed_cut(Decoder(), b"".join(pieces), cuts)
+    shared = any(isinstance(body, SharedBody) for body in given)
+    assert frame.kind == (SHARING if shared else REQUESTS)
+    requests = decode_requests(frame, look_up)
+    assert [bytes(request.body) for request in requests] == [
+        body if isinstance(body, bytes) else MEMORY[body[0] : body[0] + body[1]] for body in bodies
+    ]
+    assert {(request.route, request.method, request.head) for request in requests} == {(1, 2, b"/score")}
+    if shared:
+        with pytest.raises(FrameError, match="cannot be found"):
+            decode_requests(frame)
+
+
+def test_the_reference_on_the_wire():
+    data = b"".join(encode_requests([(7, 0, 1, 2, b"", SharedBody(4096, 200000))]))
+    assert data[:20] == b"SR\x01\x0a\x01\0\0\0\0\0\0\0\x28\0\0\0\0\0\0\0"
+    assert data[20 + 16 : 20 + 24] == b"\x10\0\0\0\x01\x80\x02\0"
+    assert data[20 + 24 :] == b"\0\x10\0\0\0\0\0\0\x40\x0d\x03\0\0\0\0\0"
+
+
+def test_a_reference_that_is_none_is_refused():
+    table = b"".join(encode_requests([(7, 0, 1 | frames.SHARED, 2, b"", b"x" * 15)]))
+    (frame,) = Decoder().feed(table)
+    with pytest.raises(FrameError, match="15 bytes"):
+        decode_requests(frame._replace(kind=SHARING), look_up)
+    (frame,) = Decoder().feed(b"".join(encode_requests([(7, 0, 1, 2, b"", SharedBody(len(MEMORY), 200000))])))
+    with pytest.raises(FrameError, match="outside"):
+        decode_requests(frame, look_up)

@@ -21,6 +21,8 @@ Blob = bytes | bytearray | memoryview
 
 MAX_CELLS_OF_ROW = 256
 MAX_ROWS_OF_BODY = 16
+MAX_BYTES = 1 << 18
+"""Of bodies that are looked at together. Above it they are not small ones."""
 
 _NUMERIC = b"0123456789+-.eE \t\r\n"
 _NAME = b'"data"'
@@ -45,6 +47,8 @@ class RowsDecoder:
 
     def decode(self, bodies: Sequence[Blob]) -> tuple[Array, list[int]] | None:
         """The stacked rows and how many of them each body has; None when in doubt."""
+        if sum(map(len, bodies)) > MAX_BYTES:
+            return None
         text = _BETWEEN.join(bodies)
         skeletons = text.translate(None, _NUMERIC).split(_BETWEEN)
         rows = list(map(self._rows_by_skeleton.get, skeletons))
