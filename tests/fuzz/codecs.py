@@ -1,7 +1,7 @@
 """onnx/codecs: any bytes as bodies of requests to models of several kinds, and any arrays as their answers.
 
 - A body is decoded to the arrays that a slow reader (json and numpy) finds, or refused with BadInputError.
-- It comes to the same whether a body is small or large, alone or one of a frame.
+- It comes to the same whether a body is small or large, alone or one of a frame; in slices, when it is taken.
 - What is encoded reads back; what is encoded together is what would have been encoded alone.
 """
 
@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from scoring_runtime.onnx.codecs import slices
 from scoring_runtime.onnx.codecs.json import LARGE_BYTES, JsonCodec, encode_error
 from scoring_runtime.onnx.dtypes import BY_NAME, Array
 from scoring_runtime.onnx.tensors import BadInputError, Tensor
@@ -97,6 +98,7 @@ def check_body(codec: JsonCodec, model: Any, body: bytes) -> tuple[Array, ...] |
     padded = body + b" " * LARGE_BYTES
     outcomes = [decode(codec, body), decode(codec, padded), decode(codec, memoryview(body))]
     assert same(outcomes[0], outcomes[2])
+    sliced = [in_slices(codec, body, *sizes) for sizes in ((8, 0), (24, 1 << 20), (1 << 17, 0))]
     expected: Any = None
     why = ""
     try:
@@ -106,12 +108,21 @@ def check_body(codec: JsonCodec, model: Any, body: bytes) -> tuple[Array, ...] |
     if expected is None:
         assert isinstance(outcomes[0], str), f"accepted, against: {why}"
         assert isinstance(outcomes[1], str), f"accepted when it is large, against: {why}"
+        assert sliced == [None] * len(sliced), f"accepted in slices, against: {why}"
         return None
     assert not isinstance(outcomes[0], str), outcomes[0]
     assert same(outcomes[0], expected), "decoded to something else"
     assert same(outcomes[1], expected), "decoded to something else when it is large"
+    assert all(each is None or same(each, expected) for each in sliced), "decoded to something else in slices"
     assert same(decode(codec, codec.encode_request(outcomes[0])), expected), "does not read back"
     return outcomes[0]
+
+
+def in_slices(codec: JsonCodec, body: bytes, slice_bytes: int, long_row_bytes: int) -> tuple[Array, ...] | None:
+    if not codec._all_buffers:
+        return None
+    arrays = slices.decode(memoryview(body), codec._by_name, codec._parser, slice_bytes, long_row_bytes)
+    return None if arrays is None else tuple([arrays[tensor.name] for tensor in codec._inputs])
 
 
 def decode(codec: JsonCodec, body: Any) -> tuple[Array, ...] | str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from scoring_runtime.onnx.dtypes import Array
+from scoring_runtime.onnx.dtypes import Array, Dtype
 from scoring_runtime.onnx.tensors import Tensor
 
 _BUFFER_TYPES = {"d": np.dtype(np.float64), "i": np.dtype(np.int64), "u": np.dtype(np.uint64)}
@@ -45,21 +45,40 @@ def fill(value: Any, tensor: Tensor, rows: int | None = None) -> Array:
                 raise ValueError(size)
     else:
         shape = (rows, *(size for size in declared[1:] if isinstance(size, int)))
-    return narrow(flatten(value, tensor).reshape(shape), tensor)
+    return narrow(numbers(value, tensor.dtype).reshape(shape), tensor.dtype)
 
 
-def flatten(value: Any, tensor: Tensor) -> Array:
-    """The numbers of a simdjson array, however nested, as wide as the parser has them; one of UNFIT is raised as by `fill`."""
-    return np.frombuffer(value.as_buffer(of_type=tensor.dtype.buffer), _BUFFER_TYPES[tensor.dtype.buffer or "d"])
+def numbers(value: Any, dtype: Dtype) -> Array:
+    """The numbers of a simdjson array, of 64 bits, however they are nested. One of UNFIT when there are other things in it."""
+    return np.frombuffer(value.as_buffer(of_type=dtype.buffer), _BUFFER_TYPES[dtype.buffer or "d"])
 
 
-def narrow(wide: Array, tensor: Tensor) -> Array:
-    """The same numbers in the type of the input; ArithmeticError when one is out of its range."""
-    if wide.dtype == tensor.dtype.array:
-        return wide
-    if tensor.dtype.kind in "iu":
-        if wide.min() < tensor.dtype.low or wide.max() > tensor.dtype.high:
+def narrow(wide: Array, dtype: Dtype, into: Array | None = None) -> Array:
+    """Numbers of 64 bits in a type of the same kind, in new memory or in `into`; one of UNFIT when they do not fit."""
+    if wide.dtype != dtype.array and dtype.kind in "iu":
+        if (dtype.low and wide.min() < dtype.low) or wide.max() > dtype.high:
             raise OverflowError
-        return wide.astype(tensor.dtype.array)
+    elif wide.dtype == dtype.array and into is None:
+        return wide
     with np.errstate(over="raise"):
-        return wide.astype(tensor.dtype.array)
+        if into is None:
+            return wide.astype(dtype.array)
+        into[...] = wide
+        return into
+
+
+def is_regular(value: Any, shape: tuple[int, ...]) -> bool:
+    """Whether the lists of a simdjson array have these lengths, those of the last axis included."""
+    if len(value) != shape[0]:
+        return False
+    if len(shape) == 2:
+        return set(map(len, value)) <= {shape[1]}
+    return len(shape) == 1 or all(is_regular(each, shape[1:]) for each in value)
+
+
+def number_of_lists(shape: tuple[int, ...]) -> int:
+    """How many lists a regular nested list of this shape is made of."""
+    lists = 0
+    for size in reversed(shape[:-1]):
+        lists = size * (lists + 1)
+    return lists + bool(shape)

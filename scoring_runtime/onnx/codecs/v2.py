@@ -18,7 +18,7 @@ from scoring_runtime.onnx.dtypes import Array
 from scoring_runtime.onnx.tensors import BadInputError, Output, Tensor, shape_text
 
 from .binary import Blob, from_bytes, to_bytes
-from .buffers import UNFIT, flatten, narrow
+from .buffers import UNFIT, narrow, numbers
 from .json import why_compressed, why_not_json
 from .nested import to_array
 
@@ -158,7 +158,7 @@ class InferenceCodec:
                 if not tensor.dtype.buffer:
                     return None
                 fields = _fields(each, "data")
-                fields["data"] = flatten(each["data"], tensor)
+                fields["data"] = numbers(each["data"], tensor.dtype)
                 described.append(fields)
                 lists += 2
             document = _fields(whole, "inputs")
@@ -355,7 +355,7 @@ def _from_json(data: Any, tensor: Tensor, shape: tuple[int, ...]) -> Array:
         wide, data = data, None
         if len(wide) == prod(shape):
             try:
-                return narrow(wide, tensor).reshape(shape)
+                return narrow(wide, tensor.dtype).reshape(shape)
             except ArithmeticError:
                 pass
         data = wide.tolist()
