@@ -40,7 +40,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "announced_bytes", "body", "body_bytes", "exchanges", "expects_continue", "fed_bytes", "head", "head_bytes",
-        "headers", "held", "large_body",
+        "headers", "held", "large_body", "large_reader",
         "messages", "overhead_bytes", "parser", "peer", "phase", "phase_began", "plain_head", "reading", "refusal",
         "server", "settings", "target", "transport", "unread", "write_backlog_bytes", "write_stalled_at", "writing",
     )  # fmt: skip
@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
         self.writing = False
         self.write_stalled_at = NEVER
         self.write_backlog_bytes = 0
+        self.large_reader: large_body.LargeBody | None = None  # once there was a large body
 
         # The request's that is coming in
         self.messages = 0  # that the parser has begun
@@ -206,6 +207,7 @@ class Connection(asyncio.Protocol):
         self._abandon()
         if self.large_body is not None:
             self.large_body.end()
+        self.large_reader = None  # it holds this connection
         self.body = []
         self.unread = b""
 

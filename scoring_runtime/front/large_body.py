@@ -15,26 +15,54 @@ if TYPE_CHECKING:
 
 LEAST_BYTES = LEAST_SHARED_BYTES
 
-MAX_RECEIVE_BYTES = 1 << 16
-"""Of one read. The loop reads a socket 32 times in a row at most: 2 MiB then take 0.5 to 1.5 ms, while others wait."""
+RECEIVE_BYTES = 1 << 18
+"""Of one read. The loop reads a socket 32 times in a row at most: 8 MiB then take 1 to 1.5 ms, while others wait."""
+
+RECEIVE_BYTES_OF_HUGE = 1 << 16
+"""The same for bodies above HUGE_BYTES, most of whose memory is new: 2 MiB of that take as long."""
+
+HUGE_BYTES = 1 << 23
+
+
+HEAD_BYTES = 1 << 14
+"""Of the first read behind a large body, which is often the head of another: what comes with it is copied twice."""
+
+_head = memoryview(bytearray(HEAD_BYTES))
+"""For all connections: what is read here is taken out before anything else is read."""
 
 
 def place(connection: "Connection", arena: Arena, size_bytes: int) -> "LargeBody | None":
     """A place for a body of that size; None when there is no room for it."""
     block = arena.take(size_bytes)
-    return None if block is None else LargeBody(connection, block)
+    if block is None:
+        return None
+    if connection.large_reader is None:
+        connection.large_reader = LargeBody(connection)
+    connection.large_reader.begin(block)
+    return connection.large_reader
 
 
 class LargeBody(asyncio.BufferedProtocol):
-    """Receives one body for its connection."""
+    """Receives the large bodies of its connection, one after the other.
 
-    __slots__ = ("_block", "_connection", "_flows", "_receiving")
+    It goes on reading behind a body: a client that sends one sends more of them, and then 602 kB take 70 us less than
+    where the connection reads each head and the first 256 KiB of each body.
+    """
 
-    def __init__(self, connection: "Connection", block: Block) -> None:
+    __slots__ = ("_block", "_connection", "_flows", "_reading", "_receive_bytes")
+
+    def __init__(self, connection: "Connection") -> None:
         self._connection = connection
-        self._block: Block | None = block
+        self._reading = False  # in the place of its connection
+        self._block: Block | None = None  # of the body that is coming in
+        self._receive_bytes = 0
         self._flows = False  # there was as much to read as could be
-        self._receiving = False
+
+    def begin(self, block: Block) -> None:
+        """A body is announced."""
+        self._block = block
+        self._receive_bytes = RECEIVE_BYTES if block.size <= HUGE_BYTES else RECEIVE_BYTES_OF_HUGE
+        self._flows = False
 
     def put(self, data: Any) -> int:
         """Take what has come already, behind what the parser has handed out; returns how much of it is of the body."""
@@ -51,14 +79,16 @@ class LargeBody(asyncio.BufferedProtocol):
     def receive(self) -> None:
         """Let the rest come here."""
         self.put(b"")
-        self._receiving = True
-        self._hand_reading_to(self)
+        if self._block is not None and not self._reading:
+            self._reading = True
+            self._hand_reading_to(self)
 
     def end(self) -> None:
         """The connection reads again. uvloop's transports keep the last protocol of this kind: it must keep no memory."""
         self._block = None
         self._connection.large_body = None
-        if self._receiving:
+        if self._reading:
+            self._reading = False
             self._hand_reading_to(self._connection)
 
     def _hand_reading_to(self, protocol: asyncio.BaseProtocol) -> None:
@@ -76,15 +106,20 @@ class LargeBody(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         block = self._block
-        assert block is not None
+        if block is None:
+            return _head
         if self._flows:  # what is announced is paid for only where it comes
-            block.warm(MAX_RECEIVE_BYTES)
-        return block.room(MAX_RECEIVE_BYTES)
+            block.warm(self._receive_bytes)
+        return block.room(self._receive_bytes)
 
     def buffer_updated(self, nbytes: int) -> None:
         block = self._block
-        if block is not None:
-            self._flows = nbytes == MAX_RECEIVE_BYTES
+        if block is None:
+            self._connection.data_received(bytes(_head[:nbytes]))
+            if self._connection.large_body is None:
+                self.end()
+        else:
+            self._flows = nbytes == self._receive_bytes
             block.filled_bytes += nbytes
             self._advanced(block)
 
@@ -106,5 +141,5 @@ class LargeBody(asyncio.BufferedProtocol):
             connection.expects_continue = False
         connection.body_bytes = block.filled_bytes
         if block.filled_bytes == block.size:
-            self.end()
+            self._block = connection.large_body = None
             connection.large_body_complete(block)

@@ -103,7 +103,19 @@ def test_requests_of_all_sizes_one_behind_the_other_cut_anywhere(memory, make_fr
     front.echo()
     assert bodies(client) == [large(size, number) for number, size in enumerate(sizes)]
     assert client.connection.phase is Phase.IDLE
+    assert client.wire.protocol in (client.connection, client.connection.large_reader)
+
+
+def test_who_has_sent_a_large_body_is_read_for_the_next_one_until_a_small_one_comes(front):
+    client = front.connect()
+    for number in range(3):
+        client.send(*pieces_of(post(large(mark=number)), 65536))
+        assert client.wire.protocol is client.connection.large_reader
+        front.echo()
+    client.send(post(b"small"))
     assert client.wire.protocol is client.connection
+    front.echo()
+    assert bodies(client) == [large(), large(mark=1), large(mark=2), b"small"]
 
 
 @pytest.mark.parametrize("piece", [1000, 140_000, 1_000_000])
