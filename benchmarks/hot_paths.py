@@ -138,7 +138,7 @@ class Front:
 
     def __init__(self) -> None:
         self.loop = Loop()
-        plan = LaunchPlan(("/bin/sleep", "1000"), {}, {"engine": "onnx", "target": "iris.onnx"})
+        plan = LaunchPlan(("/bin/sh", "-c", "exec sleep 1000"), {}, {"engine": "onnx", "target": "iris.onnx"})
         loop = cast(asyncio.AbstractEventLoop, self.loop)
         self.server = Server(Settings(log_level="error"), plan, loop, first_boot=False, on_boot_failed=_fail)
         self.server.pool.start()

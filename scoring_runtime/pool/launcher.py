@@ -114,7 +114,7 @@ class OwnChild:
         try:
             pidfd = os.pidfd_open(self.pid)
         except (AttributeError, OSError):  # no Linux, an old one, a sandbox that forbids it, or no descriptor left
-            self._poll(on_ended)
+            self._loop.call_soon(self._poll, on_ended)  # not at once: who asks is not made yet
         else:
             watch_pidfd(self._loop, pidfd, on_ended)
 

@@ -6,6 +6,7 @@ import os
 import resource
 import select
 import signal
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import uvloop
 
 from scoring_runtime.errors import ScorerStartError
 from scoring_runtime.pool.back_off import FIRST_BACK_OFF_S
+from scoring_runtime.pool.launcher import OwnChild
 from scoring_runtime.pool.life import State
 from scoring_runtime.pool.probe import probe
 
@@ -337,6 +339,26 @@ def test_a_scorer_that_exits_while_it_loads(run, crew, script_plan):
             assert "exited with code 5 while it loaded" in team.boot_errors[0].message
 
     run(main())
+
+
+def test_without_pidfds_an_end_before_the_first_look_is_told_later(run, monkeypatch):
+    """It was told at once, to somebody who was not made yet."""
+    monkeypatch.delattr(os, "pidfd_open")
+
+    process = subprocess.Popen(["/bin/true"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    codes: list[int | None] = []
+
+    async def main() -> None:
+        ended = asyncio.Event()
+        child = OwnChild(process, asyncio.get_running_loop())
+        child.watch(ended.set)
+        assert not ended.is_set()
+        await asyncio.wait_for(ended.wait(), 10)
+        child.reap(codes.append)
+
+    run(main())
+    assert codes == [0]
 
 
 def test_an_interpreter_that_is_none(run, crew, script_plan, tmp_path):
