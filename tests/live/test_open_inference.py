@@ -5,9 +5,11 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import gevent
 import ml_dtypes
 import numpy as np
 import onnxruntime
+import psutil
 import pytest
 import tritonclient.http as triton
 from onnx import TensorProto, helper
@@ -75,19 +77,24 @@ def test_32_clients_of_every_form_each_get_their_own_direct_run(name, real_model
     def ask(number: int) -> list[Any]:
         """Every other client asks in JSON, every fourth for all outputs in JSON."""
         answers = []
-        with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
-            for feed in work[number]:
-                inputs = request_inputs(session, feed, binary=number % 2 == 0)
-                outputs = [triton.InferRequestedOutput(each, binary_data=number % 4 > 1) for each in names]
-                answers.append(
-                    client.infer(
-                        model.path.stem, inputs, outputs=outputs if number % 3 else None, request_id=str(number)
+        try:
+            with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
+                for feed in work[number]:
+                    inputs = request_inputs(session, feed, binary=number % 2 == 0)
+                    outputs = [triton.InferRequestedOutput(each, binary_data=number % 4 > 1) for each in names]
+                    answers.append(
+                        client.infer(
+                            model.path.stem, inputs, outputs=outputs if number % 3 else None, request_id=str(number)
+                        )
                     )
-                )
+        finally:
+            gevent.get_hub().destroy(destroy_loop=True)  # each thread has one, whose descriptors nobody else closes
         return answers
 
+    before = psutil.Process().num_fds()
     with serve(model.path) as server, ThreadPoolExecutor(CLIENTS) as pool:
         answers = list(pool.map(ask, range(CLIENTS)))
+    assert psutil.Process().num_fds() <= before
     for number, feeds in enumerate(work):
         for feed, answer in zip(feeds, answers[number], strict=True):
             assert answer.get_response()["id"] == str(number)

@@ -190,7 +190,7 @@ def test_a_scorer_is_restarted_when_there_are_descriptors_again(run, crew, scrip
     async def main() -> None:
         async with crew(script_plan(ECHO), size=2) as team:
             await team.ready()
-            resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (psutil.Process().num_fds() + 64, hard))
             team.pool._on_ended = take_all_but_a_few
             os.kill(team.pool.idle[0].pid, signal.SIGKILL)
             async with asyncio.timeout(30):
