@@ -25,6 +25,7 @@ from benchmarks.callgrind import Callgrind
 from scoring_runtime.front.connection import Connection
 from scoring_runtime.front.server import Server
 from scoring_runtime.onnx.codecs.json import JsonCodec
+from scoring_runtime.onnx.plan import SessionPlan
 from scoring_runtime.onnx.session import open_session
 from scoring_runtime.pool.launch import LaunchPlan
 from scoring_runtime.scorer import frames, loop
@@ -183,7 +184,7 @@ def _replies(ids: list[int]) -> bytes:
 
 def codecs() -> Callable[[], None]:
     """The engine's way from bodies to arrays and back, without the run between them."""
-    session = open_session(MODELS / "iris.onnx", 1)
+    session = open_session(SessionPlan(MODELS / "iris.onnx", 1))
     codec = JsonCodec(session.inputs, session.outputs)
     bodies = [BODY] * CONNECTIONS
     decoded = codec.decode_together(bodies)

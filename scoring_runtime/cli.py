@@ -88,7 +88,9 @@ class _ParseFlag(argparse.Action):
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, option: Any = None
     ) -> None:
         try:
-            setattr(namespace, self.dest, settings.parse_flag(self.dest, value))
+            before, separator = getattr(namespace, self.dest, None), settings.ROWS[self.dest].separator
+            text = f"{before}{separator}{value}" if before and separator else value
+            setattr(namespace, self.dest, settings.parse_flag(self.dest, text))
         except ValueError as error:
             raise UsageError(f"{option} {value}: {error}. Try `{parser.prog} --help`.") from None
 

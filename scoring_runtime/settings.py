@@ -6,76 +6,15 @@ Precedence: flag > environment > file > default. The incumbent's variable names 
 import dataclasses
 import difflib
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from . import checks, providers
 from .errors import ConfigurationError
-
-LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
-
-
-def _whole_number(lowest: int, highest: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = lowest - 1
-        if not lowest <= number <= highest:
-            raise ValueError(f"expected a whole number from {lowest} to {highest}")
-        return number
-
-    return parse
-
-
-def _seconds(lowest: float, highest: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = float("nan")
-        if not lowest <= number <= highest:
-            raise ValueError(f"expected a number of seconds from {lowest:g} to {highest:g}")
-        return number
-
-    return parse
-
-
-def _text(text: str) -> str:
-    if not text.strip():
-        raise ValueError("expected some text, got none")
-    return text
-
-
-def _model_name(text: str) -> str:
-    if not text.strip() or "/" in text:
-        raise ValueError("expected a name without slashes")
-    return text
-
-
-def _header_name(text: str) -> str:
-    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text):
-        raise ValueError("expected the name of a header")
-    return text.lower()
-
-
-def _log_level(text: str) -> str:
-    if text.lower() not in LOG_LEVELS:
-        raise ValueError(f"expected one of {', '.join(LOG_LEVELS)}")
-    return text.lower()
-
 
 _ROW = "setting"
 _UNLIMITED_MS = 2**31 - 1
-
-
-def _switch(text: str) -> bool:
-    if text.lower() in ("true", "1", "yes", "on", "t", "y"):
-        return True
-    if text.lower() in ("false", "0", "no", "off", "f", "n"):
-        return False
-    raise ValueError("expected true or false")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +29,8 @@ class Row:
     """Those of `env` whose wrong values the incumbent's launcher answers with exit code 1, not 3."""
     lenient: Mapping[str, Callable[[str], Any]] = dataclasses.field(default_factory=dict)
     """How those of `env` are read that the incumbent reads in its own way."""
+    separator: str = ""
+    """Between the parts of a list: its flag may come again, and in a file it may be a JSON list. Empty for a single value."""
 
     def parse_as(self, name: str, text: str) -> Any:
         """The value of `text` under one of its names; ValueError whose text says what was expected."""
@@ -104,8 +45,9 @@ def _row(
     *env: str,
     launcher_env: tuple[str, ...] = (),
     lenient: Mapping[str, Callable[[str], Any]] | None = None,
+    separator: str = "",
 ) -> Any:
-    row = Row(parse, metavar, text, (*env, *launcher_env), launcher_env, lenient or {})
+    row = Row(parse, metavar, text, (*env, *launcher_env), launcher_env, lenient or {}, separator)
     return dataclasses.field(default=default, metadata={_ROW: row})
 
 
@@ -115,11 +57,16 @@ class Settings:
 
     # What is served
     entry_script: str | None = _row(
-        None, _text, "PATH", "what to serve when no TARGET is given", "SCORING_ENTRY_SCRIPT", "AZUREML_ENTRY_SCRIPT"
+        None,
+        checks.text,
+        "PATH",
+        "what to serve when no TARGET is given",
+        "SCORING_ENTRY_SCRIPT",
+        "AZUREML_ENTRY_SCRIPT",
     )
     model_dir: str | None = _row(
         None,
-        _text,
+        checks.text,
         "DIR",
         "folder of model files, AZUREML_MODEL_DIR to user code",
         "SCORING_MODEL_DIR",
@@ -127,37 +74,37 @@ class Settings:
     )
     model_name: str | None = _row(
         None,
-        _model_name,
+        checks.model_name,
         "NAME",
         "name of an ONNX model under /v2 (default: of its file or folder)",
         "SCORING_MODEL_NAME",
     )
     python: str | None = _row(
         None,
-        _text,
+        checks.text,
         "EXE",
         "interpreter that runs score.py (default: of the active environment, else this server's own)",
         "SCORING_PYTHON",
     )
     app_root: str | None = _row(
-        None, _text, "DIR", "folder on the user's sys.path (default: the working directory)", "AML_APP_ROOT"
+        None, checks.text, "DIR", "folder on the user's sys.path (default: the working directory)", "AML_APP_ROOT"
     )
 
     # Where it listens
-    host: str = _row("127.0.0.1", _text, "HOST", "address to listen on", "SCORING_HOST")
-    port: int = _row(5001, _whole_number(1, 65535), "PORT", "port to listen on", "SCORING_PORT")
+    host: str = _row("127.0.0.1", checks.text, "HOST", "address to listen on", "SCORING_HOST")
+    port: int = _row(5001, checks.whole_number(1, 65535), "PORT", "port to listen on", "SCORING_PORT")
 
     health_port: int | None = _row(
-        None, _whole_number(1, 65535), "PORT", "a second port to listen on, for probes", "SCORING_HEALTH_PORT"
+        None, checks.whole_number(1, 65535), "PORT", "a second port to listen on, for probes", "SCORING_HEALTH_PORT"
     )
 
     # Scorers and batches
     scorers: int = _row(
-        1, _whole_number(1, 1024), "N", "scorer processes", "SCORING_SCORERS", launcher_env=("WORKER_COUNT",)
+        1, checks.whole_number(1, 1024), "N", "scorer processes", "SCORING_SCORERS", launcher_env=("WORKER_COUNT",)
     )
     preload: bool = _row(
         False,
-        _switch,
+        checks.switch,
         "SWITCH",
         "call init() of a script once, in a process that every scorer is a fork of, so that they share its memory",
         "SCORING_PRELOAD",
@@ -165,21 +112,21 @@ class Settings:
         lenient={"WORKER_PRELOAD": lambda text: text.lower() == "true"},
     )
     max_batch_size: int = _row(
-        128, _whole_number(1, 65536), "N", "most requests that run together", "SCORING_MAX_BATCH_SIZE"
+        128, checks.whole_number(1, checks.MAX_BATCH), "N", "most requests that run together", "SCORING_MAX_BATCH_SIZE"
     )
     max_batch_bytes: int = _row(
         8 << 20,
-        _whole_number(1, 1 << 30),
+        checks.whole_number(1, 1 << 30),
         "BYTES",
         "most bytes of bodies that travel together",
         "SCORING_MAX_BATCH_BYTES",
     )
     batch_target_ms: int = _row(
-        25, _whole_number(1, 3_600_000), "MS", "longest predicted time of a batch", "SCORING_BATCH_TARGET_MS"
+        25, checks.whole_number(1, 3_600_000), "MS", "longest predicted time of a batch", "SCORING_BATCH_TARGET_MS"
     )
     start_timeout_s: float = _row(
         300.0,
-        _seconds(0.1, 86400),
+        checks.seconds(0.1, 86400),
         "S",
         "longest time a scorer may take to load",
         "SCORING_START_TIMEOUT_S",
@@ -187,7 +134,7 @@ class Settings:
     )
     scoring_timeout_ms: int = _row(
         3_600_000,
-        _whole_number(0, _UNLIMITED_MS),
+        checks.whole_number(0, _UNLIMITED_MS),
         "MS",
         "longest time of one run(); 0 for no limit",
         "SCORING_TIMEOUT_MS",
@@ -195,36 +142,159 @@ class Settings:
 
     max_scorer_memory_mb: int = _row(
         0,
-        _whole_number(0, 1 << 30),
+        checks.whole_number(0, 1 << 30),
         "MIB",
         "most memory that a scorer, or a process that it started, may hold, or it is restarted; 0 for no limit",
         "SCORING_MAX_SCORER_MEMORY_MB",
     )
 
+    # Where an ONNX model runs
+    provider: str = _row(
+        providers.AUTO,
+        checks.provider_list,
+        "LIST",
+        "execution providers, best first; auto: the best that this machine has a device for",
+        "SCORING_PROVIDER",
+        separator=",",
+    )
+    provider_policy: str = _row(
+        "require",
+        checks.choice("require", "prefer"),
+        "POLICY",
+        "a model that cannot run on the first of the providers: require refuses to serve it, prefer serves it on the next "
+        "one and says that the service is degraded",
+        "SCORING_PROVIDER_POLICY",
+    )
+    provider_option: str = _row(
+        "",
+        checks.provider_options,
+        "OPTIONS",
+        "options of providers, as in cuda.use_tf32=0; may be given more than once, or separated by semicolons",
+        "SCORING_PROVIDER_OPTION",
+        separator=";",
+    )
+    threads: int = _row(
+        0,
+        checks.whole_number(0, 4096),
+        "N",
+        "threads of a run in each scorer; 0 for an even share of the CPUs that affinity and control group grant",
+        "SCORING_THREADS",
+    )
+    graph_optimization: str = _row(
+        "all",
+        checks.choice("off", "basic", "extended", "layout", "all"),
+        "LEVEL",
+        "how far ONNX Runtime rewrites the model's graph",
+        "SCORING_GRAPH_OPTIMIZATION",
+    )
+    cache_dir: str | None = _row(
+        None,
+        checks.text,
+        "DIR",
+        "folder that keeps optimised models and built engines for the next start, or off "
+        "(default: scoring-runtime in the user's cache folder)",
+        "SCORING_CACHE_DIR",
+    )
+    gpus: str = _row(
+        "all",
+        checks.names,
+        "LIST",
+        "GPUs to use, by UUID or number, or all; scorers are shared out among them",
+        "SCORING_GPUS",
+        separator=",",
+    )
+    gpu_memory_mb: int = _row(
+        0,
+        checks.whole_number(0, 1 << 30),
+        "MIB",
+        "most GPU memory of a scorer's arena; 0 for no limit",
+        "SCORING_GPU_MEMORY_MB",
+    )
+    batch_buckets: str = _row(
+        "auto",
+        checks.buckets,
+        "LIST",
+        "sizes that batches are padded to, for execution with fixed shapes; auto: powers of two on a GPU, off on a CPU",
+        "SCORING_BATCH_BUCKETS",
+        separator=",",
+    )
+    cuda_graphs: str = _row(
+        "auto",
+        checks.choice("auto", "on", "off"),
+        "SWITCH",
+        "capture a CUDA graph for each bucket; auto: where the model allows it",
+        "SCORING_CUDA_GRAPHS",
+    )
+    tensorrt_build: str = _row(
+        "wait",
+        checks.choice("wait", "background"),
+        "WHEN",
+        "TensorRT engines are built before the server is ready, or in the background while CUDA serves",
+        "SCORING_TENSORRT_BUILD",
+    )
+    ragged: str = _row(
+        "auto",
+        checks.choice("auto", "off"),
+        "SWITCH",
+        "requests of different lengths share a run by padding, where the model has a mask or lengths and it was proved",
+        "SCORING_RAGGED",
+    )
+    mask_inputs: str = _row(
+        "",
+        checks.names,
+        "LIST",
+        "inputs that say which cells are padding (default: found by their names)",
+        "SCORING_MASK_INPUTS",
+        separator=",",
+    )
+    length_inputs: str = _row(
+        "",
+        checks.names,
+        "LIST",
+        "inputs that say how long each row is (default: found by their names)",
+        "SCORING_LENGTH_INPUTS",
+        separator=",",
+    )
+    max_batch_tokens: int = _row(
+        16384,
+        checks.whole_number(1, 1 << 30),
+        "N",
+        "most cells along the padded axis, over all rows, of a run whose requests were padded",
+        "SCORING_MAX_BATCH_TOKENS",
+    )
+
     # The waiting line
     max_queued_requests: int = _row(
-        2048, _whole_number(1, 1_000_000), "N", "most requests that wait for a scorer", "SCORING_MAX_QUEUED_REQUESTS"
+        2048,
+        checks.whole_number(1, 1_000_000),
+        "N",
+        "most requests that wait for a scorer",
+        "SCORING_MAX_QUEUED_REQUESTS",
     )
     max_queued_bytes: int = _row(
-        1 << 30, _whole_number(1, 1 << 40), "BYTES", "most bytes that wait for a scorer", "SCORING_MAX_QUEUED_BYTES"
+        1 << 30,
+        checks.whole_number(1, 1 << 40),
+        "BYTES",
+        "most bytes that wait for a scorer",
+        "SCORING_MAX_QUEUED_BYTES",
     )
     max_queue_wait_ms: int = _row(
         300_000,
-        _whole_number(1, _UNLIMITED_MS),
+        checks.whole_number(1, _UNLIMITED_MS),
         "MS",
         "longest time a request waits for a scorer; one that is predicted to wait longer is refused at once",
         "SCORING_MAX_QUEUE_WAIT_MS",
     )
     max_concurrent_requests: int = _row(
         0,
-        _whole_number(0, 1_000_000),
+        checks.whole_number(0, 1_000_000),
         "N",
         "most requests that scorers have at a time, for code that can take no more; the others wait. 0 for no limit",
         "SCORING_MAX_CONCURRENT_REQUESTS",
     )
     deadline_header: str = _row(
         "x-request-timeout-ms",
-        _header_name,
+        checks.header_name,
         "NAME",
         "header by which a request says how long its client waits, in whole milliseconds; "
         "behind Envoy or Istio: x-envoy-expected-rq-timeout-ms",
@@ -233,50 +303,64 @@ class Settings:
 
     # HTTP limits
     max_body_bytes: int = _row(
-        100 << 20, _whole_number(0, 2_000_000_000), "BYTES", "largest request body", "SCORING_MAX_BODY_BYTES"
+        100 << 20, checks.whole_number(0, 2_000_000_000), "BYTES", "largest request body", "SCORING_MAX_BODY_BYTES"
     )
     max_target_bytes: int = _row(
-        8190, _whole_number(16, 1 << 20), "BYTES", "longest request target", "SCORING_MAX_TARGET_BYTES"
+        8190, checks.whole_number(16, 1 << 20), "BYTES", "longest request target", "SCORING_MAX_TARGET_BYTES"
     )
     max_head_bytes: int = _row(
-        65536, _whole_number(256, 1 << 24), "BYTES", "most bytes of header fields", "SCORING_MAX_HEAD_BYTES"
+        65536, checks.whole_number(256, 1 << 24), "BYTES", "most bytes of header fields", "SCORING_MAX_HEAD_BYTES"
     )
-    max_head_fields: int = _row(100, _whole_number(1, 10_000), "N", "most header fields", "SCORING_MAX_HEAD_FIELDS")
+    max_head_fields: int = _row(
+        100, checks.whole_number(1, 10_000), "N", "most header fields", "SCORING_MAX_HEAD_FIELDS"
+    )
     max_connections: int = _row(
-        10_000, _whole_number(1, 1_000_000), "N", "most open connections", "SCORING_MAX_CONNECTIONS"
+        10_000, checks.whole_number(1, 1_000_000), "N", "most open connections", "SCORING_MAX_CONNECTIONS"
     )
     head_timeout_s: float = _row(
-        15.0, _seconds(0.1, 86400), "S", "longest time for a request's head to arrive", "SCORING_HEAD_TIMEOUT_S"
+        15.0, checks.seconds(0.1, 86400), "S", "longest time for a request's head to arrive", "SCORING_HEAD_TIMEOUT_S"
     )
     body_timeout_s: float = _row(
         30.0,
-        _seconds(0.1, 86400),
+        checks.seconds(0.1, 86400),
         "S",
         "grace for a body that arrives, or an answer that is read, too slowly",
         "SCORING_BODY_TIMEOUT_S",
     )
     keepalive_timeout_s: float = _row(
-        75.0, _seconds(0.1, 86400), "S", "longest time a connection stays open unused", "SCORING_KEEPALIVE_TIMEOUT_S"
+        75.0,
+        checks.seconds(0.1, 86400),
+        "S",
+        "longest time a connection stays open unused",
+        "SCORING_KEEPALIVE_TIMEOUT_S",
     )
 
     # Who may call
     api_keys_file: str | None = _row(
         None,
-        _text,
+        checks.text,
         "FILE",
         "file of hashed API keys, one of which every request but probes must carry; `scoring-runtime new-key` makes them",
         "SCORING_API_KEYS_FILE",
     )
 
     tls_cert: str | None = _row(
-        None, _text, "FILE", "PEM file of the server's certificate and its chain: serves HTTPS", "SCORING_TLS_CERT"
+        None,
+        checks.text,
+        "FILE",
+        "PEM file of the server's certificate and its chain: serves HTTPS",
+        "SCORING_TLS_CERT",
     )
     tls_key: str | None = _row(
-        None, _text, "FILE", "PEM file of the certificate's key (default: it is in the same file)", "SCORING_TLS_KEY"
+        None,
+        checks.text,
+        "FILE",
+        "PEM file of the certificate's key (default: it is in the same file)",
+        "SCORING_TLS_KEY",
     )
     tls_client_ca: str | None = _row(
         None,
-        _text,
+        checks.text,
         "FILE",
         "PEM file of authorities: clients must show a certificate of one of them",
         "SCORING_TLS_CLIENT_CA",
@@ -285,18 +369,20 @@ class Settings:
     # What answers say of the server
     security_headers: bool = _row(
         False,
-        _switch,
+        checks.switch,
         "SWITCH",
         "answers tell clients to keep and to guess nothing, and with TLS never to come without it",
         "SCORING_SECURITY_HEADERS",
     )
     server_identity: bool = _row(
-        True, _switch, "SWITCH", "answers name the server and its versions", "SCORING_SERVER_IDENTITY"
+        True, checks.switch, "SWITCH", "answers name the server and its versions", "SCORING_SERVER_IDENTITY"
     )
 
     # The service, as its clients see it
-    service_name: str = _row("ML service", _text, "NAME", "name of the service in /swagger.json", "SERVICE_NAME")
-    service_version: str = _row("1.0", _text, "VERSION", "version of the service in /swagger.json", "SERVICE_VERSION")
+    service_name: str = _row("ML service", checks.text, "NAME", "name of the service in /swagger.json", "SERVICE_NAME")
+    service_version: str = _row(
+        "1.0", checks.text, "VERSION", "version of the service in /swagger.json", "SERVICE_VERSION"
+    )
     service_path_prefix: str = _row(
         "", str, "PATH", "prefix of the paths in /swagger.json; routes do not change", "SERVICE_PATH_PREFIX"
     )
@@ -307,18 +393,22 @@ class Settings:
     # Application Insights
     appinsights_connection_string: str | None = _row(
         None,
-        _text,
+        checks.text,
         "TEXT",
         "Application Insights resource that requests and prints are told to; needs the extra `appinsights`",
         "SCORING_APPINSIGHTS_CONNECTION_STRING",
         "APPLICATIONINSIGHTS_CONNECTION_STRING",
     )
     appinsights_log_response: bool = _row(
-        True, _switch, "SWITCH", "tell Application Insights the responses, too", "APP_INSIGHTS_LOG_RESPONSE_ENABLED"
+        True,
+        checks.switch,
+        "SWITCH",
+        "tell Application Insights the responses, too",
+        "APP_INSIGHTS_LOG_RESPONSE_ENABLED",
     )
     appinsights_log_model_data: bool = _row(
         False,
-        _switch,
+        checks.switch,
         "SWITCH",
         "tell Application Insights what run() was given and what it returned",
         "AML_MDC_STORAGE_ENABLED",
@@ -328,14 +418,14 @@ class Settings:
     # The end
     drain_grace_s: float = _row(
         1.0,
-        _seconds(0, 3600),
+        checks.seconds(0, 3600),
         "S",
         "time between SIGTERM and closing the port, while /readyz says no",
         "SCORING_DRAIN_GRACE_S",
     )
     drain_timeout_s: float = _row(
         30.0,
-        _seconds(0, 86400),
+        checks.seconds(0, 86400),
         "S",
         "longest time that requests in flight may take to finish",
         "SCORING_DRAIN_TIMEOUT_S",
@@ -343,13 +433,18 @@ class Settings:
 
     debug_port: int | None = _row(
         None,
-        _whole_number(1, 65535),
+        checks.whole_number(1, 65535),
         "PORT",
         "port of a debugger that scorers of a script connect to, and wait for, before they load it",
         "AZUREML_DEBUG_PORT",
     )
     log_level: str = _row(
-        "info", _log_level, "LEVEL", "one of " + ", ".join(LOG_LEVELS), "SCORING_LOG_LEVEL", "AZUREML_LOG_LEVEL"
+        "info",
+        checks.log_level,
+        "LEVEL",
+        "one of " + ", ".join(checks.LOG_LEVELS),
+        "SCORING_LOG_LEVEL",
+        "AZUREML_LOG_LEVEL",
     )
 
     @property
@@ -430,8 +525,10 @@ def _from_file(path: str) -> dict[str, Any]:
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
             raise ConfigurationError(f"{path}: {key!r} is no setting.{hint}")
         try:
-            if ROWS[name].parse is _switch and isinstance(value, bool):
+            if ROWS[name].parse is checks.switch and isinstance(value, bool):
                 value = str(value)  # noqa: PLW2901 - as a variable would hold it
+            if ROWS[name].separator and isinstance(value, list):
+                value = ROWS[name].separator.join(map(str, value))  # noqa: PLW2901
             if isinstance(value, (dict, list, bool)) or value is None:
                 raise ValueError("expected text or a number")
             values[name] = ROWS[name].parse_as(key, str(value))

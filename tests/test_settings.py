@@ -14,10 +14,13 @@ from scoring_runtime.settings import ROWS, Settings, flag, load, parse_flag
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Settings)}
 
 
+CHOICES = ("cuda", "prefer", "basic", "off", "background")
+
+
 def another(name: str) -> tuple[str, Any]:
     """A text that sets the row to something that is not its default, and what that is."""
     default, parse = DEFAULTS[name], ROWS[name].parse
-    for text in ("7", "4711", "false", "true", "debug", "some text"):
+    for text in ("7", "4711", "false", "true", "debug", "cuda.use_tf32=0", "some text", *CHOICES):
         try:
             value = parse(text)
         except ValueError:

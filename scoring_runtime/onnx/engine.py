@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from scoring_runtime.scorer.frames import ROUTE_V2, FrameError, Request
@@ -14,6 +13,7 @@ from . import batch, cpus
 from .codecs import v2
 from .codecs.json import JsonCodec, encode_error
 from .dtypes import BY_NAME, Array
+from .plan import read
 from .samples import SCALES, Guess, guesses
 from .session import VERSION, RunError, RunRefusedError, Session, open_session
 from .tensors import BadInputError, Output, Tensor, unequal_sizes
@@ -221,11 +221,11 @@ def load(hello: dict[str, Any]) -> Engine:
     """The engine that the front's HELLO asks for; LoadError when the model cannot be served."""
     logging.basicConfig(level=hello.get("log_level", "info").upper(), format="%(levelname)s %(name)s: %(message)s")
     threads = cpus.threads(hello.get("threads", 0), hello.get("scorers", 1), cpus.by_affinity(), cpus.quota())
-    path = Path(hello["target"])
+    plan = read(hello, threads)
     began = time.perf_counter()
-    session = open_session(path, threads)
+    session = open_session(plan)
     load_ms = (time.perf_counter() - began) * 1000
-    return Engine(session, hello.get("name") or path.stem, hello.get("max_batch_size", 128), load_ms)
+    return Engine(session, hello.get("name") or plan.path.stem, hello.get("max_batch_size", 128), load_ms)
 
 
 def _describe(output: Output) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from scoring_runtime.scorer.loop import LoadError
 
 from . import external_data, model_file, providers
 from .dtypes import BY_NAME, BY_ONNX_TYPE, Array, bfloat16_bits, bfloat16_values
+from .plan import SessionPlan
 from .tensors import Output, Sequential, Size, Tensor
 
 VERSION: str = onnxruntime.__version__
@@ -90,15 +91,14 @@ class Session:
         return outputs
 
 
-def open_session(path: Path, threads: int) -> Session:
-    """Load the model at `path`; LoadError, with one message that names file, cause and cure, when that cannot be done."""
+def open_session(plan: SessionPlan) -> Session:
+    """Load a model; LoadError, with one message that names file, cause and cure, when that cannot be done."""
+    path = plan.path
     shapes = _inspect(path)
     dynamic = any(shape is None or not all(isinstance(size, int) for size in shape) for shape in shapes.values())
     asked = providers.asked_for()
     try:
-        session = onnxruntime.InferenceSession(
-            str(path), _options(threads, dynamic), providers=asked, enable_fallback=0
-        )
+        session = onnxruntime.InferenceSession(str(path), _options(plan, dynamic), providers=asked, enable_fallback=0)
     except Exception as error:  # every reason not to load is one message
         raise LoadError(f"{path}: {_why_not_loaded(error)}") from error
     session.disable_fallback()
@@ -106,7 +106,7 @@ def open_session(path: Path, threads: int) -> Session:
     if degraded is not None:
         raise LoadError(f"{path}: {degraded}: check the installation of the provider's libraries")
     try:
-        return Session(session, shapes, threads)
+        return Session(session, shapes, plan.threads)
     except _UnservableError as error:
         raise LoadError(f"{path}: {error}") from error
 
@@ -136,9 +136,19 @@ def _inspect(path: Path) -> dict[str, tuple[Size, ...] | None]:
     return shapes
 
 
-def _options(threads: int, dynamic: bool) -> onnxruntime.SessionOptions:
+_LEVELS = {
+    "off": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "layout": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_LAYOUT,
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+
+
+def _options(plan: SessionPlan, dynamic: bool) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = plan.threads
+    options.graph_optimization_level = _LEVELS[plan.graph_optimization]
     options.inter_op_num_threads = 1
     # Spinning at 50 runs a second with 2 threads: 1.96 s of CPU in place of 0.44 s, for the same answers as fast.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

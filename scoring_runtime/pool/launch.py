@@ -17,6 +17,12 @@ from ..settings import Settings
 from ..target import Target
 from .arena import Arena
 
+_ONNX_SETTINGS = (
+    *("provider", "provider_policy", "provider_option", "graph_optimization", "cache_dir", "gpu_memory_mb"),
+    *("batch_buckets", "cuda_graphs", "tensorrt_build", "ragged", "mask_inputs", "length_inputs", "max_batch_tokens"),
+)
+"""What the scorer of an ONNX model is told of the settings, by their names."""
+
 _SCORER = Path(__file__).resolve().parent.parent / "scorer" / "__main__.py"
 
 
@@ -91,7 +97,7 @@ def plan(target: Target, settings: Settings, environ: Mapping[str, str]) -> Laun
         "target": None if target.import_main else str(target.path),
         "name": settings.model_name or target.name,
         "scorers": settings.scorers,
-        "threads": 0,
+        "threads": settings.threads,
         "max_batch_size": settings.max_batch_size,
         "log_level": settings.log_level,
         "scoring_timeout_ms": settings.scoring_timeout_ms,
@@ -100,6 +106,8 @@ def plan(target: Target, settings: Settings, environ: Mapping[str, str]) -> Laun
         "model_dir": settings.model_dir,
         "debug_port": settings.debug_port,
     }
+    if target.engine == "onnx":
+        hello |= {name: getattr(settings, name) for name in _ONNX_SETTINGS}
     scorer_environ = dict(environ)
     if settings.model_dir is not None:
         scorer_environ["AZUREML_MODEL_DIR"] = settings.model_dir

@@ -10,6 +10,7 @@ from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
 from scoring_runtime.onnx.engine import Engine
+from scoring_runtime.onnx.plan import SessionPlan
 from scoring_runtime.onnx.session import RunError, Session
 from scoring_runtime.scorer.frames import FrameError, Request
 
@@ -302,7 +303,7 @@ def counting(trained, monkeypatch):
     monkeypatch.setattr("scoring_runtime.onnx.session.Session", CountingSession)
     from scoring_runtime.onnx.session import open_session
 
-    session = open_session(trained.iris, 1)
+    session = open_session(SessionPlan(trained.iris, 1))
     assert isinstance(session, CountingSession)
     engine = Engine(session, "iris", max_batch_size=8)
     return engine, session

@@ -1,0 +1,41 @@
+"""How a model is to be opened: what the front's HELLO says of it, in types. Pure."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scoring_runtime import providers
+
+
+@dataclass(frozen=True)
+class SessionPlan:
+    """One model, and how its session is to be opened."""
+
+    path: Path
+    threads: int
+    providers: tuple[str, ...] = (providers.AUTO,)
+    """As in the settings, best first."""
+    require: bool = True
+    """A session that does not run on the first of them is refused; otherwise it serves, and is called degraded."""
+    options: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Of providers, as in the settings."""
+    graph_optimization: str = "all"
+    cache_dir: Path | None = None
+    """Where optimised models and engines are kept; None for nowhere."""
+    gpu_memory_mb: int = 0
+    """Of the arena; 0 for no limit."""
+
+
+def read(hello: dict[str, Any], threads: int) -> SessionPlan:
+    """The plan that HELLO holds."""
+    cache_dir = hello.get("cache_dir")
+    return SessionPlan(
+        path=Path(hello["target"]),
+        threads=threads,
+        providers=tuple(providers.parse_list(hello.get("provider", providers.AUTO))),
+        require=hello.get("provider_policy", "require") == "require",
+        options=providers.parse_options(hello.get("provider_option", "")),
+        graph_optimization=hello.get("graph_optimization", "all"),
+        cache_dir=Path(cache_dir) if cache_dir else None,
+        gpu_memory_mb=hello.get("gpu_memory_mb", 0),
+    )
