@@ -14,8 +14,9 @@ from .codecs import v2
 from .codecs.json import JsonCodec, encode_error
 from .dtypes import BY_NAME, Array
 from .plan import read
+from .runner import Runner
 from .samples import SCALES, Guess, guesses
-from .session import VERSION, RunError, RunRefusedError, Session, open_session
+from .session import VERSION, RunError, RunRefusedError, open_session
 from .tensors import BadInputError, Output, Tensor, unequal_sizes
 
 LONGEST_SAMPLE_BYTES = 2048
@@ -60,7 +61,7 @@ class Job(NamedTuple):
 class Engine:
     """One model, ready to score."""
 
-    def __init__(self, session: Session, name: str, max_batch_size: int, load_ms: float = 0.0) -> None:
+    def __init__(self, session: Runner, name: str, max_batch_size: int, load_ms: float = 0.0) -> None:
         self._session = session
         self._codec = JsonCodec(session.inputs, session.outputs)
         self._v2 = v2.InferenceCodec(session.inputs, session.outputs, name)
@@ -235,7 +236,7 @@ def _describe(output: Output) -> dict[str, Any]:
     return {"name": output.name, "dtype": output.type, "shape": None}
 
 
-def _find_sample(session: Session) -> Guess | None:
+def _find_sample(session: Runner) -> Guess | None:
     """A way to fill the inputs that the model accepts. This is the warm-up as well: it makes the model run."""
     began = time.perf_counter()
     for guess in guesses(session.inputs):
@@ -250,7 +251,7 @@ def _find_sample(session: Session) -> Guess | None:
     return None
 
 
-def _why_not_batchable(session: Session, guess: Guess | None) -> str | None:
+def _why_not_batchable(session: Runner, guess: Guess | None) -> str | None:
     why = batch.why_not_declared(session.inputs, session.outputs)
     if why is not None:
         return why
@@ -263,7 +264,7 @@ def _why_not_batchable(session: Session, guess: Guess | None) -> str | None:
         return f"samples of several rows do not run: {error}"
 
 
-def _stacking_pays(session: Session, guess: Guess) -> bool:
+def _stacking_pays(session: Runner, guess: Guess) -> bool:
     """Whether rows take less time together, copying included, than one after the other. Only of large rows is it in doubt."""
     rows = [guess.make(1, seed) for seed in range(1, 5)]
     if sum(array.nbytes for array in rows[0]) < LARGE_ROW_BYTES:
