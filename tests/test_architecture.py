@@ -25,7 +25,17 @@ ARROWS: dict[str, set[str]] = {
     "azmlinfsrv": {VERSION, "errors", "sealing", "settings", "target", "front", "pool", "telemetry"},
     # the front and what it is made of
     "front": {VERSION, "errors", "settings", "openapi", "dispatch", "pool", "telemetry", "scorer.frames"},
-    "pool": {"errors", "settings", "target", "dispatch", "scorer.frames", "scorer.progress", "telemetry.sink"},
+    "pool": {
+        "errors",
+        "settings",
+        "target",
+        "dispatch",
+        "scorer.frames",
+        "scorer.progress",
+        "telemetry.sink",
+        "telemetry.nvml",
+        "providers",
+    },
     "telemetry": {VERSION, "errors", "settings", "target", "scorer.frames"},
     "dispatch": {"errors"},
     # the processes that run models

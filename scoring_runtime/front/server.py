@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import resource
@@ -13,11 +14,12 @@ from typing import Any
 
 from .. import __version__, openapi
 from ..errors import Overloaded, ScorerStartError
+from ..pool import gpus
 from ..pool.launch import LaunchPlan
 from ..pool.pool import Pool
 from ..scorer import frames
 from ..settings import Settings
-from ..telemetry import insights, records, sink
+from ..telemetry import insights, nvml, records, sink
 from ..telemetry.metrics import Metrics
 from ..telemetry.rejections import Rejections
 from ..telemetry.requests import RequestLog, describe
@@ -120,6 +122,8 @@ class Server:
         )
         self.scoring.attach(self.pool)
         self._on_boot_failed = on_boot_failed
+        self._plan = plan
+        self._gpu_monitor: nvml.GpuMonitor | None = None
         self.control = ControlPlane()
         self._own_documents = dict(own_documents or {})
         self._listeners: list[asyncio.Server] = []
@@ -149,6 +153,9 @@ class Server:
             )
         self._tick()
         self.pool.start()
+        if gpus.are_of_interest(str(self._plan.hello.get("engine")), self.settings):
+            choose = functools.partial(gpus.of_server, self._plan.gpus, self._plan.environ)
+            self._gpu_monitor = nvml.GpuMonitor(choose)
 
     async def drain(self, grace_s: float) -> None:
         """Say not ready, accept for `grace_s` more, then finish what is under way, and end the scorers."""
@@ -180,6 +187,8 @@ class Server:
         for connection in list(self.connections):
             connection.transport.abort()
         self.control.close()
+        if self._gpu_monitor is not None:
+            self._gpu_monitor.close()
         if self._ticker is not None:
             self._ticker.cancel()
         if self.insights is not None:
@@ -358,7 +367,8 @@ class Server:
         settings = self.settings
         own = ("scoring-runtime", __version__)
         identity = own if settings.server_identity else (settings.service_name, settings.service_version)
-        return Snapshot(dict(self.pool.info), self.documents(), self.metrics.copy(), gauges, identity)
+        readings = self._gpu_monitor.readings() if self._gpu_monitor is not None else ()
+        return Snapshot(dict(self.pool.info), self.documents(), self.metrics.copy(), gauges, readings, identity)
 
     def documents(self) -> dict[str, openapi.Document]:
         """The OpenAPI documents that can be had, by version."""

@@ -211,7 +211,7 @@ class Play:
             self.pipe = Pipe(scorer, self.loop)
             scorer._channel.connection_made(cast(Any, self.pipe))
 
-    def _launch(self, plan: LaunchPlan, loop: object) -> Launched:
+    def _launch(self, plan: LaunchPlan, loop: object, seat: int) -> Launched:
         self.processes.append(Process())
         wires = SimpleNamespace(channel=None, progress=self.mark, outputs=[])
         return Launched(self.processes[-1], cast(Wires, wires))
