@@ -53,7 +53,7 @@ def _check(parsed: argparse.Namespace) -> int:
 
     orphans.adopt()
     try:
-        info = probe.probe(launch.plan(found, chosen, environ), chosen.start_timeout_s)
+        info = probe.probe(launch.plan(found, chosen, environ), chosen.load_timeout_s)
     finally:
         orphans.end()
     print(render(found, info))

@@ -22,6 +22,8 @@ def _onnx_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
         batching = f"no: {info['why_not_batchable']}"
     rows.append(("batchable", batching))
     rows.append(("providers", ", ".join(info["providers"])))
+    if info.get("building"):
+        rows.append(("building", str(info["building"])))
     rows.append(("threads", str(info["threads"])))
     rows.append(("onnxruntime", str(info["onnxruntime"])))
     rows.append(("load, warm-up", f"{info['load_ms']:.0f} ms, {info['warm_up_ms']:.0f} ms"))
