@@ -284,3 +284,33 @@ def compare_answer(outputs: dict[str, Any], names: Sequence[str], direct: Sequen
 def compare() -> Callable[..., None]:
     """Is an answer's "outputs" what a direct run gave? Floats within 1e-5 relative, the rest exactly."""
     return compare_answer
+
+
+# A machine with a GPU, as far as a driver's library says
+
+_STUB_DRIVER = r"""
+#include <stdlib.h>
+#include <string.h>
+int cuInit(unsigned flags) { return getenv("STUB_FAILS") ? 100 : 0; }
+int cuDeviceGet(int *device, int number) { *device = number; return number < 2 ? 0 : 101; }
+int cuDeviceGetName(char *name, int size, int device) {
+  strncpy(name, device ? "STUB GPU 1" : "STUB GPU 0", size);
+  return 0;
+}
+int cuDeviceGetAttribute(int *value, int attribute, int device) { *value = attribute == 75 ? 9 : 0; return 0; }
+int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
+int getInferLibVersion(void) { return 101304; }
+"""
+
+
+@pytest.fixture(scope="session")
+def stub_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with stubs of libcuda.so.1 and libnvinfer.so.10, which say that there are two GPUs and can do no more."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler for the stub of libcuda")
+    folder = tmp_path_factory.mktemp("driver")
+    (folder / "stub.c").write_text(_STUB_DRIVER)
+    for library in ("libcuda.so.1", "libnvinfer.so.10"):
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / library, folder / "stub.c"], check=True)
+    return folder

@@ -85,7 +85,9 @@ def test_outputs_that_differ_are_not_swapped_in(adds):
     gone = weakref.ref(other)
     runner = swapping(old, lambda: other)
     assert runner.join(PATIENCE_S)
-    assert runner.state.startswith("kept the old: the new was ready after 0 s, but output 'y' differs, by up to 0.5 where")
+    assert runner.state.startswith(
+        "kept the old: the new was ready after 0 s, but output 'y' differs, by up to 0.5 where"
+    )
     assert runner.state.endswith("(allowed: 1e-05 of a value plus 1e-06 of the largest)")
     np.testing.assert_array_equal(runner.run([ROWS])[0], ROWS + 1)
     del other
