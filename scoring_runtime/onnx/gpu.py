@@ -1,15 +1,18 @@
 """What a built engine depends on beside the model: the GPU, its driver, TensorRT. Asked of the driver's own library."""
 
+import contextlib
 import ctypes
 import re
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 UNKNOWN = "unknown"
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
-_TENSORRT = "libnvinfer.so.10"
+_LIBRARY = "libnvinfer.so.10"
+_PACKAGES = ("tensorrt-cu13-libs", "tensorrt-cu13", "tensorrt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,10 @@ def parse_driver(text: str) -> str:
 
 
 def tensorrt_version() -> str | None:
-    """Of the TensorRT that ONNX Runtime would load, by the library's own number; None when it is not found."""
-    try:
-        return str(ctypes.CDLL(_TENSORRT).getInferLibVersion())
-    except (OSError, AttributeError):
-        return None
+    """Of the TensorRT that ONNX Runtime would load: by the library's own number, or of its package; None for neither."""
+    with contextlib.suppress(OSError, AttributeError):
+        return str(ctypes.CDLL(_LIBRARY).getInferLibVersion())
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return f"{package} {metadata.version(package)}"
+    return None

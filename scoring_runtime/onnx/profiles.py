@@ -43,11 +43,7 @@ def make(declared: Declared, most_rows: int, options: Mapping[str, str]) -> Prof
 
 def most_rows(max_batch_size: int, buckets: str) -> int:
     """The most rows that a run may have, padding included. buckets: as in the settings."""
-    if buckets == "auto":
-        return 1 << (max_batch_size - 1).bit_length()
-    if buckets == "off":
-        return max_batch_size
-    return max(max_batch_size, *map(int, buckets.split(",")))
+    return max_batch_size if buckets in ("auto", "off") else max(max_batch_size, *map(int, buckets.split(",")))
 
 
 def plan(declared: Declared, most_rows: int) -> Profile:

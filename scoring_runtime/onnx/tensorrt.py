@@ -76,6 +76,12 @@ class Profiled:
             raise RunRefusedError(why)
         return self._runner.run(arrays)
 
+    def stop(self) -> None:
+        """Let the run under way end early, where the session can."""
+        stop = getattr(self._runner, "stop", None)
+        if stop is not None:
+            stop()
+
 
 def leads(plan: SessionPlan) -> bool:
     """Whether the model is to run on TensorRT."""
@@ -94,14 +100,19 @@ def open_runner(plan: SessionPlan, name: str) -> Opened:
     except profiles.ProfileError as error:
         raise LoadError(f"{plan.path}: {error}") from None
     build = Build(plan, name, profile, made_of(model.sha256, device, profile, options))
-    usual = {name: sizes.usual for name, sizes in profile.items()}
+    usual = {each: sizes.usual for each, sizes in profile.items()}
     if plan.tensorrt_build == "background":
-        runner = _in_background(build)
-        return Opened(Profiled(runner, profile), usual, f"{NAME} in the background; the log says when it is used")
-    session = build.open()
-    if not _runs_on_tensorrt(session):
-        return Opened(session, {})  # open_session has said why
-    return Opened(Profiled(session, profile), usual)
+        note = f"{NAME} in the background; the log says when it is used"
+        return Opened(Profiled(_in_background(build), profile), usual, note)
+    try:
+        runner = build.open()
+    except LoadError:
+        if plan.require:
+            raise
+        # This tries once more, and goes on to the next provider. With the ranges: without them TensorRT would be opened and
+        # build its engines in the first request.
+        runner = open_session(with_options(plan, profile, None))
+    return Opened(Profiled(runner, profile), usual) if _runs_on_tensorrt(runner) else Opened(runner, {})
 
 
 def _device_id(options: Mapping[str, str]) -> int:
@@ -118,7 +129,7 @@ class Build(NamedTuple):
     made_of: Mapping[str, Any]
 
     def open(self) -> Runner:
-        """With the engines that are kept, else by building them."""
+        """With the engines that are kept, else by building them; LoadError where TensorRT does not run it."""
         place = None
         if any(name in self.plan.options.get(NAME, {}) for name in _OWN_CACHE):
             _log.info("%s: engines are kept as tensorrt.%s say", self.name, " and tensorrt.".join(_OWN_CACHE))
@@ -127,9 +138,12 @@ class Build(NamedTuple):
         return engine_cache.open_kept(place, self._open_in, is_damage, f"TensorRT engines for {self.name}")
 
     def _open_in(self, folder: Path | None) -> Runner:
-        session = open_session(with_options(self.plan, self.profile, folder))
-        if _runs_on_tensorrt(session):
-            warm(session, self.profile)
+        # On TensorRT or not at all: damage must be seen, and no other provider's session is taken for a built engine.
+        alone = dataclasses.replace(self.plan, providers=(NAME,), require=True)
+        session = open_session(with_options(alone, self.profile, folder))
+        if not _runs_on_tensorrt(session):
+            raise LoadError(f"{self.plan.path}: the session runs on {', '.join(session.providers)}, not on TensorRT")
+        warm(session, self.profile)
         return session
 
 
@@ -140,11 +154,12 @@ def is_damage(error: LoadError) -> bool:
 
 def with_options(plan: SessionPlan, profile: Profile, folder: Path | None) -> SessionPlan:
     """The plan with the options of TensorRT that it needs; those of the user win. folder: where engines are kept."""
-    keep = "0" if folder is None else "1"
+    given = plan.options.get(NAME, {})
+    keep = "1" if folder is not None or "trt_engine_cache_path" in given else "0"
     ours = {"trt_engine_cache_enable": keep, "trt_timing_cache_enable": keep, **profiles.to_options(profile)}
     if folder is not None:
         ours |= {"trt_engine_cache_path": str(folder), "trt_timing_cache_path": str(folder)}
-    return dataclasses.replace(plan, options={**plan.options, NAME: {**ours, **plan.options.get(NAME, {})}})
+    return dataclasses.replace(plan, options={**plan.options, NAME: {**ours, **given}})
 
 
 def made_of(sha256: str, device: gpu.Gpu, profile: Profile, options: Mapping[str, str]) -> dict[str, Any]:
@@ -172,12 +187,6 @@ def _in_background(build: Build) -> Runner:
     samples = swap.take(current, samples_of(current, build.profile))
     allowed, reason = tolerance(build.plan.options.get(NAME, {}))
 
-    def open_better() -> Runner:
-        session = build.open()
-        if not _runs_on_tensorrt(session):
-            raise LoadError(f"the session runs on {', '.join(session.providers)}")
-        return session
-
     def why_not(better: Runner) -> str | None:
         _log.info(
             "%s: comparing %d answers of TensorRT with those of %s, floats within %g of a value plus %g of the largest: %s",
@@ -190,7 +199,7 @@ def _in_background(build: Build) -> Runner:
         )
         return swap.why_differs(better, samples, allowed)
 
-    return swap.Swapping(current, open_better, why_not, current.providers[0], _ONNX_NAME)
+    return swap.Swapping(current, build.open, why_not, current.providers[0], _ONNX_NAME)
 
 
 def tolerance(options: Mapping[str, str]) -> tuple[Tolerance, str]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -16,14 +17,14 @@ from onnx import TensorProto as T
 from onnx import helper
 
 from scoring_runtime.onnx import engine_cache
-from scoring_runtime.onnx.engine_cache import find, key_of, open_kept
+from scoring_runtime.onnx.engine_cache import Place, find, key_of, open_kept
 from scoring_runtime.scorer.loop import LoadError
 
 MADE_OF = {"model_sha256": "ab", "gpu": "NVIDIA H200", "options": {"trt_fp16_enable": "1"}}
 PATIENCE_S = 30.0
 
 
-def is_damage(error):
+def is_damage(error: LoadError) -> bool:
     return "Protobuf" in error.message
 
 
@@ -78,20 +79,26 @@ def _log(caplog):
     caplog.set_level(logging.INFO, "scoring_runtime.onnx")
 
 
-def opened(model, place):
+def found(*arguments: Any) -> Place:
+    place = find(*arguments)
+    assert place is not None
+    return place
+
+
+def opened(model: Model, place: Place | None) -> None:
     session = open_kept(place, model.open, is_damage, "engines for m")
-    np.testing.assert_array_equal(session.run(None, {"x": np.float32([[1, -1]])})[0], [[-1, 0]])
+    np.testing.assert_array_equal(session.run(None, {"x": np.array([[1, -1]], np.float32)})[0], [[-1, 0]])
 
 
 def test_the_key_says_what_an_engine_depends_on(cache):
     other = {**MADE_OF, "options": {"trt_fp16_enable": "0"}}
     assert key_of(MADE_OF) == key_of(dict(reversed(MADE_OF.items())))
     assert len({key_of(MADE_OF), key_of(other), key_of({**MADE_OF, "gpu": "NVIDIA H100"})}) == 3
-    assert find(cache, "kind", MADE_OF).folder == cache / "kind" / key_of(MADE_OF)
+    assert found(cache, "kind", MADE_OF).folder == cache / "kind" / key_of(MADE_OF)
 
 
 def test_what_was_built_is_loaded_the_next_time(model, cache, caplog):
-    place = find(cache, "kind", MADE_OF)
+    place = found(cache, "kind", MADE_OF)
     assert not place.is_complete()
     opened(model, place)
     assert model.counts() == (1, 0)
@@ -106,7 +113,7 @@ def test_what_was_built_is_loaded_the_next_time(model, cache, caplog):
 
 
 def test_a_damaged_engine_is_removed_and_built_again_once(model, cache, caplog):
-    place = find(cache, "kind", MADE_OF)
+    place = found(cache, "kind", MADE_OF)
     opened(model, place)
     (place.folder / "optimised.onnx").write_bytes(b"\x00half of a file")
     opened(model, find(cache, "kind", MADE_OF))
@@ -131,7 +138,7 @@ def test_damage_that_a_build_does_not_mend_is_an_error(cache):
 
 
 def test_an_error_that_is_no_damage_keeps_what_is_there(model, cache):
-    place = find(cache, "kind", MADE_OF)
+    place = found(cache, "kind", MADE_OF)
     opened(model, place)
 
     def load(folder):
@@ -144,7 +151,7 @@ def test_an_error_that_is_no_damage_keeps_what_is_there(model, cache):
 
 
 def test_what_a_killed_build_left_is_not_used(model, cache):
-    place = find(cache, "kind", MADE_OF)
+    place = found(cache, "kind", MADE_OF)
     (place.folder / "optimised.onnx").write_bytes(b"\x00half of a file")
     assert not place.is_complete()  # it has no manifest
     opened(model, place)
@@ -165,7 +172,7 @@ def test_a_folder_that_others_may_write_is_not_used(model, cache, caplog):
     assert "can be written by others than its owner (mode 777)" in caplog.text
     assert "until then engines are built at each start" in caplog.text
     cache.chmod(0o700)
-    place = find(cache, "kind", MADE_OF)
+    place = found(cache, "kind", MADE_OF)
     opened(model, place)
     place.folder.chmod(0o775)  # the folder itself counts as well
     assert find(cache, "kind", MADE_OF) is None
@@ -194,7 +201,7 @@ print(engine_cache.open_kept(place, load, lambda error: False, "engines"))
 """
 
 
-def run(code, *arguments):
+def run(code: str, *arguments: object) -> str:
     ended = subprocess.run(
         [sys.executable, "-P", "-c", code, *map(str, arguments)],
         capture_output=True,
@@ -213,8 +220,12 @@ def test_a_read_only_folder_serves_what_is_in_it_and_keeps_nothing_new():
     with tempfile.TemporaryDirectory(dir="/tmp") as name:  # every folder above must let another user through
         cache = Path(name)
         cache.chmod(0o755)
-        place = find(cache, "kind", {"key": "there"})
-        open_kept(place, lambda folder: (folder / "an.engine").write_bytes(b"engine"), is_damage, "engines")
+        place = found(cache, "kind", {"key": "there"})
+
+        def load(folder):
+            (folder / "an.engine").write_bytes(b"engine")
+
+        open_kept(place, load, is_damage, "engines")
         for folder in (place.root, place.folder):
             folder.chmod(0o755)
         place.manifest.chmod(0o644)
@@ -249,7 +260,7 @@ print(engine_cache.open_kept(place, load, lambda error: False, "engines for m"),
 """
 
 
-def replica(cache, seconds):
+def replica(cache: Path, seconds: float) -> Any:
     return subprocess.Popen(
         [sys.executable, "-P", "-c", REPLICA, str(cache), str(seconds)], stdout=subprocess.PIPE, text=True, bufsize=1
     )
@@ -285,8 +296,11 @@ def test_when_the_builder_is_killed_another_builds(cache):
 
 def test_progress_is_told_while_a_step_goes_on(caplog, monkeypatch):
     monkeypatch.setattr(engine_cache, "PROGRESS_S", 0.05)
+
+    def load(folder):
+        time.sleep(0.3)
+        raise LoadError("no")
+
     with pytest.raises(LoadError):
-        open_kept(
-            None, lambda folder: (time.sleep(0.3), (_ for _ in ()).throw(LoadError("no")))[0], is_damage, "engines"
-        )
+        open_kept(None, load, is_damage, "engines")
     assert caplog.messages.count("building engines: 0 s so far") >= 2

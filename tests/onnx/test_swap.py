@@ -4,7 +4,9 @@ import gc
 import logging
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ from onnx import helper, numpy_helper
 from scoring_runtime.onnx.dtypes import Tolerance
 from scoring_runtime.onnx.engine import Engine
 from scoring_runtime.onnx.plan import SessionPlan
-from scoring_runtime.onnx.session import RunRefusedError, open_session
+from scoring_runtime.onnx.runner import Runner
+from scoring_runtime.onnx.session import RunRefusedError, Session, open_session
 from scoring_runtime.onnx.swap import Sample, Swapping, take, why_differs
 from scoring_runtime.scorer.loop import LoadError
 
@@ -26,12 +29,12 @@ PATIENCE_S = 30.0
 def adds(build, tmp_path):
     """A session of a model that adds a number, opened for real."""
 
-    def open_one(number: float, level: str = "all", name: str = "y", size: int = 4):
+    def open_one(number: float, level: str = "all", name: str = "y", size: int = 4) -> Session:
         model = build(
             [helper.make_node("Add", ["x", "c"], ["z"]), helper.make_node("Identity", ["z"], [name])],
             {"x": (T.FLOAT, ["N", size])},
             {name: (T.FLOAT, ["N", size])},
-            [numpy_helper.from_array(np.float32(number), "c")],
+            [numpy_helper.from_array(np.array(number, np.float32), "c")],
         )
         path: Path = tmp_path / f"{number}-{name}-{size}.onnx"
         path.write_bytes(model.SerializeToString())
@@ -40,7 +43,7 @@ def adds(build, tmp_path):
     return open_one
 
 
-def swapping(current, build, *, why_not=None):
+def swapping(current: Runner, build: Callable[[], Runner], *, why_not: Any = None) -> Swapping:
     samples = take(current, [[ROWS]])
     return Swapping(current, build, why_not or (lambda better: why_differs(better, samples)), "the old", "the new")
 
@@ -81,16 +84,15 @@ def test_a_build_that_fails_changes_nothing(adds, caplog):
 
 
 def test_outputs_that_differ_are_not_swapped_in(adds):
-    old, other = adds(1.0), adds(1.5)
-    gone = weakref.ref(other)
-    runner = swapping(old, lambda: other)
+    others = [adds(1.5)]
+    gone = weakref.ref(others[0])
+    runner = swapping(adds(1.0), others.pop)
     assert runner.join(PATIENCE_S)
     assert runner.state.startswith(
         "kept the old: the new was ready after 0 s, but output 'y' differs, by up to 0.5 where"
     )
     assert runner.state.endswith("(allowed: 1e-05 of a value plus 1e-06 of the largest)")
     np.testing.assert_array_equal(runner.run([ROWS])[0], ROWS + 1)
-    del other
     gc.collect()
     assert gone() is None  # it does not go on holding memory
 
@@ -102,12 +104,12 @@ def test_a_wider_tolerance_may_be_stated(adds):
 
 
 def test_a_tolerance_is_for_floats_only(build, tmp_path):
-    def rounding(name: str, number: int):
+    def rounding(name: str, number: int) -> Session:
         model = build(
             [helper.make_node("Add", ["x", "c"], ["y"])],
             {"x": (T.INT64, ["N", 1])},
             {"y": (T.INT64, ["N", 1])},
-            [numpy_helper.from_array(np.int64(number), "c")],
+            [numpy_helper.from_array(np.array(number), "c")],
         )
         path = tmp_path / name
         path.write_bytes(model.SerializeToString())
@@ -122,7 +124,7 @@ def test_another_signature_is_not_swapped_in(adds):
         (adds(1.0, name="z2"), "it has other outputs: z2 (float32) in place of y (float32)"),
         (adds(1.0, size=5), "it fails on a sample: "),
     ):
-        runner = swapping(adds(1.0), lambda other=other: other)
+        runner = swapping(adds(1.0), [other].pop)
         assert runner.join(PATIENCE_S)
         assert why in runner.state
 

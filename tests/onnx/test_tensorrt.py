@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from scoring_runtime.onnx import gpu, profiles, tensorrt
 from scoring_runtime.onnx.dtypes import BY_NAME
 from scoring_runtime.onnx.engine import Engine
 from scoring_runtime.onnx.plan import SessionPlan, read
-from scoring_runtime.onnx.session import RunRefusedError, open_session
+from scoring_runtime.onnx.session import RunRefusedError, Session, open_session
 from scoring_runtime.onnx.swap import why_differs
 from scoring_runtime.scorer.loop import LoadError
 
@@ -23,11 +24,11 @@ H200 = gpu.Gpu("NVIDIA H200", "9.0", "580.65.06, CUDA 13000")
 PROFILE = profiles.plan({"x": ("N", 4)}, 8)
 
 
-def plan_of(path: Path, **more) -> SessionPlan:
+def plan_of(path: Path, **more: Any) -> SessionPlan:
     return SessionPlan(path, 1, ("tensorrt", "cuda", "cpu"), **more)
 
 
-def on_cpu(path: Path):
+def on_cpu(path: Path) -> Session:
     return open_session(SessionPlan(path, 1, ("cpu",)))
 
 
@@ -59,12 +60,19 @@ def test_options_of_the_user_win_and_those_of_others_stay(tmp_path):
     assert given["tensorrt"] == {"trt_timing_cache_path": "/elsewhere", "trt_fp16_enable": "1"}
 
 
+def test_a_folder_of_the_users_own_is_used(tmp_path):
+    given = {"tensorrt": {"trt_engine_cache_path": "/own"}}
+    options = tensorrt.with_options(plan_of(tmp_path, options=given), {}, None).options["tensorrt"]
+    assert options["trt_engine_cache_path"] == "/own"
+    assert options["trt_engine_cache_enable"] == "1"
+
+
 def test_every_option_is_one_that_the_settings_know(tmp_path):
     from scoring_runtime.providers import PROVIDERS
 
     made = tensorrt.with_options(plan_of(tmp_path), PROFILE, tmp_path).options["tensorrt"]
     assert set(made) <= PROVIDERS["tensorrt"].options
-    assert tensorrt._WITHOUT_EFFECT <= PROVIDERS["tensorrt"].options
+    assert PROVIDERS["tensorrt"].options >= tensorrt._WITHOUT_EFFECT
 
 
 def test_what_an_engine_depends_on_makes_another_key():
@@ -118,7 +126,7 @@ def test_settings_reach_the_plan(tmp_path):
     hello = {"target": str(tmp_path / "m.onnx"), "provider": "tensorrt,cuda", "max_batch_size": 100}
     plan = read({**hello, "tensorrt_build": "background"}, 1)
     assert tensorrt.leads(plan)
-    assert (plan.tensorrt_build, plan.most_rows) == ("background", 128)
+    assert (plan.tensorrt_build, plan.most_rows) == ("background", 100)
     assert not tensorrt.leads(read({**hello, "provider": "cuda,tensorrt"}, 1))
 
 
@@ -176,8 +184,8 @@ def divides(build, tmp_path):
         {"x": (T.FLOAT, ["N", "S"])},
         {"y": (T.FLOAT, ["N", 24])},
         [
-            numpy_helper.from_array(np.int64([0, 24, -1]), "shape"),
-            numpy_helper.from_array(np.int64([2]), "axes"),
+            numpy_helper.from_array(np.array([0, 24, -1]), "shape"),
+            numpy_helper.from_array(np.array([2]), "axes"),
         ],
     )
     path: Path = tmp_path / "divides.onnx"
@@ -197,8 +205,8 @@ def test_the_sizes_of_a_profile_are_those_to_try(divides):
 
 def test_every_corner_of_the_profile_is_run_before_requests_are(divides, caplog):
     class Recording:
-        def __init__(self, session):
-            self.shapes = []
+        def __init__(self, session: Session) -> None:
+            self.shapes: list[tuple[int, ...]] = []
             self._session = session
             self.inputs, self.outputs, self.threads = session.inputs, session.outputs, session.threads
             self.providers = session.providers
@@ -224,7 +232,7 @@ def test_a_corner_that_does_not_run_is_told(divides, caplog):
 @pytest.mark.parametrize("name", ["iris", "digits_mlp", "lac", "minilm"])
 def test_samples_tell_a_session_from_another(real_model, name):
     session = on_cpu(real_model(name).path)
-    declared = {tensor.name: tensor.shape for tensor in session.inputs}
+    declared = {tensor.name: tensor.shape or () for tensor in session.inputs}
     free = {size for shape in declared.values() for size in shape[1:] if not isinstance(size, int)}
     given = {}
     if free:
@@ -290,6 +298,13 @@ def test_sizes_that_nobody_knows_are_asked_for_before_anything_is_built(ask_stub
         f"scoring_runtime.scorer.loop.LoadError: {divides}: TensorRT builds its engine for a range of"
     )
     assert "axis 1 (S) of input 'x'" in error
+
+
+def test_what_cannot_be_had_is_an_error_or_another_provider(ask_stub, trained):
+    plan = f"SessionPlan(Path({str(trained.iris)!r}), 1, ('tensorrt', 'cpu'), require={{}})"
+    opened = f"tensorrt.open_runner({plan}, 'iris')"
+    assert ask_stub(opened.format(True)).startswith("scoring_runtime.scorer.loop.LoadError: ")
+    assert ask_stub(opened.format(False) + ".runner.providers") == "['CPUExecutionProvider']"
 
 
 @pytest.mark.parametrize(
