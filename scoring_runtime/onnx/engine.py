@@ -234,7 +234,10 @@ def load(hello: dict[str, Any]) -> Engine:
     name = hello.get("name") or plan.path.stem
     opened = tensorrt.open_runner(plan, name) if tensorrt.leads(plan) else tensorrt.Opened(open_session(plan), {})
     load_ms = (time.perf_counter() - began) * 1000
-    engine = Engine(opened.runner, name, hello.get("max_batch_size", 128), load_ms, opened.usual_shapes)
+    max_batch_size = hello.get("max_batch_size", 128)
+    if opened.most_rows is not None:
+        max_batch_size = min(max_batch_size, opened.most_rows)
+    engine = Engine(opened.runner, name, max_batch_size, load_ms, opened.usual_shapes)
     if opened.building:
         engine.info["building"] = opened.building
     return engine

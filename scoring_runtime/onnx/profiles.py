@@ -15,6 +15,9 @@ Shape = tuple[int, ...]
 Declared = Mapping[str, tuple[Size, ...] | None]
 """Shapes of inputs by name, as a model declares them."""
 
+PROOF_ROWS = 6
+"""So many rows the samples have together that prove that requests can be stacked."""
+
 MIN, OPT, MAX = OPTIONS = ("trt_profile_min_shapes", "trt_profile_opt_shapes", "trt_profile_max_shapes")
 
 
@@ -42,8 +45,19 @@ def make(declared: Declared, most_rows: int, options: Mapping[str, str]) -> Prof
 
 
 def most_rows(max_batch_size: int, buckets: str) -> int:
-    """The most rows that a run may have, padding included. buckets: as in the settings."""
-    return max_batch_size if buckets in ("auto", "off") else max(max_batch_size, *map(int, buckets.split(",")))
+    """The most rows that a run may have, padding and the proof of batching included. buckets: as in the settings."""
+    padded = [] if buckets in ("auto", "off") else [int(size) for size in buckets.split(",")]
+    return max(max_batch_size, *padded, PROOF_ROWS if max_batch_size > 1 else 1)
+
+
+def bound_of(profile: Profile, declared: Declared) -> int | None:
+    """The most rows that the engine takes; None where the model fixes their number."""
+    bounds = [
+        sizes.most[0]
+        for name, sizes in profile.items()
+        if sizes.most and not isinstance((declared[name] or [None])[0], int)
+    ]
+    return min(bounds, default=None)
 
 
 def plan(declared: Declared, most_rows: int) -> Profile:

@@ -49,6 +49,8 @@ class Opened(NamedTuple):
     runner: Runner
     usual_shapes: Mapping[str, profiles.Shape]
     """Of inputs with free axes, by name, where they are known."""
+    most_rows: int | None = None
+    """Of a run; None for any number."""
     building: str | None = None
     """What goes on in the background."""
 
@@ -101,9 +103,10 @@ def open_runner(plan: SessionPlan, name: str) -> Opened:
         raise LoadError(f"{plan.path}: {error}") from None
     build = Build(plan, name, profile, made_of(model.sha256, device, profile, options))
     usual = {each: sizes.usual for each, sizes in profile.items()}
+    bound = profiles.bound_of(profile, model.shapes)
     if plan.tensorrt_build == "background":
         note = f"{NAME} in the background; the log says when it is used"
-        return Opened(Profiled(_in_background(build), profile), usual, note)
+        return Opened(Profiled(_in_background(build), profile), usual, bound, note)
     try:
         runner = build.open()
     except LoadError:
@@ -112,7 +115,7 @@ def open_runner(plan: SessionPlan, name: str) -> Opened:
         # This tries once more, and goes on to the next provider. With the ranges: without them TensorRT would be opened and
         # build its engines in the first request.
         runner = open_session(with_options(plan, profile, None))
-    return Opened(Profiled(runner, profile), usual) if _runs_on_tensorrt(runner) else Opened(runner, {})
+    return Opened(Profiled(runner, profile), usual, bound) if _runs_on_tensorrt(runner) else Opened(runner, {})
 
 
 def _device_id(options: Mapping[str, str]) -> int:

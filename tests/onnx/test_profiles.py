@@ -7,8 +7,10 @@ import pytest
 from scoring_runtime.onnx.dtypes import BY_NAME
 from scoring_runtime.onnx.profiles import (
     OPTIONS,
+    PROOF_ROWS,
     ProfileError,
     Range,
+    bound_of,
     corners,
     make,
     most_rows,
@@ -67,7 +69,16 @@ def test_the_usual_batch_lies_between(rows):
 
 @pytest.mark.parametrize(
     ("max_batch_size", "buckets", "rows"),
-    [(128, "auto", 128), (100, "auto", 100), (1, "auto", 1), (100, "off", 100), (32, "1,8,64", 64), (32, "1,8", 32)],
+    [
+        (128, "auto", 128),
+        (100, "auto", 100),
+        (1, "auto", 1),
+        (100, "off", 100),
+        (32, "1,8,64", 64),
+        (32, "1,8", 32),
+        (2, "auto", 6),
+        (1, "off", 1),
+    ],
 )
 def test_padding_to_buckets_is_covered(max_batch_size, buckets, rows):
     assert most_rows(max_batch_size, buckets) == rows
@@ -138,6 +149,20 @@ def test_a_dynamic_input_that_is_left_out_is_named():
 def test_ranks_of_an_undeclared_shape_must_agree():
     given = dict(zip(OPTIONS, ("x:1x2", "x:1x2", "x:1x2x3"), strict=True))
     assert "input 'x' has different numbers of axes" in why({"x": None}, given)
+
+
+def test_a_run_has_as_many_rows_as_the_engine_takes():
+    assert bound_of(make(PICTURES, 8, GIVEN), PICTURES) == 32
+    assert bound_of({}, {"x": (1, 2)}) is None
+    fixed = {"x": (1, "S")}
+    assert bound_of(parse(fixed, dict.fromkeys(OPTIONS, "x:1x9")), fixed) is None
+    assert bound_of(plan({"x": ("N",), "state": (2, "N")}, 8), {"x": ("N",), "state": (2, "N")}) == 8
+
+
+def test_the_proof_of_batching_is_covered():
+    from scoring_runtime.onnx.samples import SCALES
+
+    assert sum(rows for rows, _ in enumerate(SCALES, start=1)) == PROOF_ROWS
 
 
 # What is covered

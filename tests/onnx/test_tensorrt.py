@@ -32,6 +32,22 @@ def on_cpu(path: Path) -> Session:
     return open_session(SessionPlan(path, 1, ("cpu",)))
 
 
+class Recording:
+    """A Runner that remembers the shapes of the first input of its runs."""
+
+    def __init__(self, runner: Any) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+        self._runner = runner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner, name)
+
+    def run(self, arrays: Any) -> list[Any]:
+        outputs: list[Any] = self._runner.run(arrays)
+        self.shapes.append(arrays[0].shape)
+        return outputs
+
+
 # Options and keys
 
 
@@ -168,9 +184,14 @@ def test_a_shape_that_no_engine_was_built_for_is_refused_before_it_runs(trained,
 
 def test_requests_of_any_number_share_runs_within_the_profile(trained, score):
     session = on_cpu(trained.iris)
-    engine = Engine(tensorrt.Profiled(session, profiles.plan({"X": session.inputs[0].shape}, 4)), "iris", 4)
-    answers = score(engine, [{"data": [[5.1, 3.5, 1.4, 0.2]]}] * 11)
-    assert [answer.status for answer in answers] == [200] * 11
+    rows = profiles.most_rows(6, "auto")
+    runner = Recording(tensorrt.Profiled(session, profiles.plan({"X": session.inputs[0].shape}, rows)))
+    engine = Engine(runner, "iris", 6)
+    assert engine.info["batchable"] is True
+    del runner.shapes[:]
+    answers = score(engine, [{"data": [[5.1, 3.5, 1.4, 0.2]]}] * 15)
+    assert [answer.status for answer in answers] == [200] * 15
+    assert [shape[0] for shape in runner.shapes] == [6, 6, 3]
 
 
 @pytest.fixture
@@ -204,18 +225,6 @@ def test_the_sizes_of_a_profile_are_those_to_try(divides):
 
 
 def test_every_corner_of_the_profile_is_run_before_requests_are(divides, caplog):
-    class Recording:
-        def __init__(self, session: Session) -> None:
-            self.shapes: list[tuple[int, ...]] = []
-            self._session = session
-            self.inputs, self.outputs, self.threads = session.inputs, session.outputs, session.threads
-            self.providers = session.providers
-
-        def run(self, arrays):
-            outputs = self._session.run(arrays)
-            self.shapes.append(arrays[0].shape)
-            return outputs
-
     runner = Recording(on_cpu(divides))
     tensorrt.warm(runner, RANGE)
     assert runner.shapes[-3:] == [(1, 24), (4, 48), (8, 96)]
