@@ -55,7 +55,7 @@ def _check(parsed: argparse.Namespace) -> int:
     chosen, seats = gpus.allot(found.engine, chosen, environ)
     orphans.adopt()
     try:
-        info = probe.probe(launch.plan(found, chosen, environ, seats), chosen.start_timeout_s)
+        info = probe.probe(launch.plan(found, chosen, environ, seats), chosen.load_timeout_s)
     finally:
         orphans.end()
     print(render(found, info))

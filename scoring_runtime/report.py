@@ -25,6 +25,8 @@ def _onnx_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append(("placement", info["placement"]))
     if info["degraded"]:
         rows.append(("degraded", info["degraded"]))
+    if info.get("building"):
+        rows.append(("building", str(info["building"])))
     rows.append(("threads", str(info["threads"])))
     rows.append(("onnxruntime", str(info["onnxruntime"])))
     rows.append(("load, warm-up", f"{info['load_ms']:.0f} ms, {info['warm_up_ms']:.0f} ms"))

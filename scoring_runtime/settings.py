@@ -130,11 +130,11 @@ class Settings:
     batch_target_ms: int = _row(
         25, checks.whole_number(1, 3_600_000), "MS", "longest predicted time of a batch", "SCORING_BATCH_TARGET_MS"
     )
-    start_timeout_s: float = _row(
-        300.0,
+    start_timeout_s: float | None = _row(
+        None,
         checks.seconds(0.1, 86400),
         "S",
-        "longest time a scorer may take to load",
+        "longest time a scorer may take to load (default: 300, or 3600 where TensorRT engines are built before it is ready)",
         "SCORING_START_TIMEOUT_S",
         launcher_env=("WORKER_TIMEOUT",),
     )
@@ -453,6 +453,13 @@ class Settings:
         "SCORING_LOG_LEVEL",
         "AZUREML_LOG_LEVEL",
     )
+
+    @property
+    def load_timeout_s(self) -> float:
+        """Longest time a scorer may take to load, whether it was given or not."""
+        if self.start_timeout_s is not None:
+            return self.start_timeout_s
+        return 3600.0 if "tensorrt" in self.provider.split(",") and self.tensorrt_build == "wait" else 300.0
 
     @property
     def scheme(self) -> str:

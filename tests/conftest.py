@@ -293,14 +293,13 @@ STUB = Path(__file__).with_name("stubs") / "nvml.c"
 
 
 @pytest.fixture(scope="session")
-def stub_driver(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, str]]:
-    """Variables with which a process finds a stub of libnvidia-ml.so.1: `stub_driver(GPUS="3")`; stubs/nvml.c has them.
+def stub_nvml(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, str]]:
+    """Variables with which a process finds a stub of libnvidia-ml.so.1: `stub_nvml(GPUS="3")`; stubs/nvml.c has them.
 
     old=True: one that lacks what newer drivers have.
     """
     compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler was found")
+    assert compiler is not None, "a C compiler is needed for the stubs: install gcc"
     built: dict[bool, str] = {}
 
     def variables(*, old: bool = False, **more: str) -> dict[str, str]:
@@ -313,3 +312,32 @@ def stub_driver(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[
         return {"LD_LIBRARY_PATH": built[old]} | {f"LC_STUB_{name}": text for name, text in more.items()}
 
     return variables
+
+
+# A machine with a GPU, as far as a driver's library says
+
+_STUB_DRIVER = r"""
+#include <stdlib.h>
+#include <string.h>
+int cuInit(unsigned flags) { return getenv("STUB_FAILS") ? 100 : 0; }
+int cuDeviceGet(int *device, int number) { *device = number; return number < 2 ? 0 : 101; }
+int cuDeviceGetName(char *name, int size, int device) {
+  strncpy(name, device ? "STUB GPU 1" : "STUB GPU 0", size);
+  return 0;
+}
+int cuDeviceGetAttribute(int *value, int attribute, int device) { *value = attribute == 75 ? 9 : 0; return 0; }
+int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
+int getInferLibVersion(void) { return 101304; }
+"""
+
+
+@pytest.fixture(scope="session")
+def stub_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with stubs of libcuda.so.1 and libnvinfer.so.10, which say that there are two GPUs and can do no more."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    assert compiler is not None, "a C compiler is needed for the stubs: install gcc"
+    folder = tmp_path_factory.mktemp("driver")
+    (folder / "stub.c").write_text(_STUB_DRIVER)
+    for library in ("libcuda.so.1", "libnvinfer.so.10"):
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / library, folder / "stub.c"], check=True)
+    return folder

@@ -106,7 +106,7 @@ class Server:
         self.pool = Pool(
             plan,
             settings.scorers,
-            settings.start_timeout_s,
+            settings.load_timeout_s,
             loop,
             first_boot=first_boot,
             on_idle=self._on_idle,

@@ -3,13 +3,13 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple, Protocol
 
 from scoring_runtime.scorer.frames import ROUTE_V2, FrameError, Request
 
-from . import batch, cpus
+from . import batch, cpus, tensorrt
 from .codecs import v2
 from .codecs.json import JsonCodec, encode_error
 from .dtypes import BY_NAME, Array
@@ -59,15 +59,22 @@ class Job(NamedTuple):
 
 
 class Engine:
-    """One model, ready to score."""
+    """One model, ready to score. usual_shapes: of inputs with free axes, by name, where they are known."""
 
-    def __init__(self, session: Runner, name: str, max_batch_size: int, load_ms: float = 0.0) -> None:
+    def __init__(
+        self,
+        session: Runner,
+        name: str,
+        max_batch_size: int,
+        load_ms: float = 0.0,
+        usual_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> None:
         self._session = session
         self._codec = JsonCodec(session.inputs, session.outputs)
         self._v2 = v2.InferenceCodec(session.inputs, session.outputs, name)
         self._max_batch_size = max_batch_size
         began = time.perf_counter()
-        guess = _find_sample(session)
+        guess = _find_sample(session, usual_shapes)
         self._why_not_batchable = _why_not_batchable(session, guess)
         self._stacks = self._why_not_batchable is None and (guess is None or _stacking_pays(session, guess))
         self.info: dict[str, Any] = {
@@ -227,9 +234,16 @@ def load(hello: dict[str, Any]) -> Engine:
     threads = cpus.threads(hello.get("threads", 0), hello.get("scorers", 1), cpus.by_affinity(), cpus.quota())
     plan = read(hello, threads)
     began = time.perf_counter()
-    session = open_session(plan)
+    name = hello.get("name") or plan.path.stem
+    opened = tensorrt.open_runner(plan, name) if tensorrt.leads(plan) else tensorrt.Opened(open_session(plan), {})
     load_ms = (time.perf_counter() - began) * 1000
-    return Engine(session, hello.get("name") or plan.path.stem, hello.get("max_batch_size", 128), load_ms)
+    max_batch_size = hello.get("max_batch_size", 128)
+    if opened.most_rows is not None:
+        max_batch_size = min(max_batch_size, opened.most_rows)
+    engine = Engine(opened.runner, name, max_batch_size, load_ms, opened.usual_shapes)
+    if opened.building:
+        engine.info["building"] = opened.building
+    return engine
 
 
 def _describe(output: Output) -> dict[str, Any]:
@@ -239,10 +253,10 @@ def _describe(output: Output) -> dict[str, Any]:
     return {"name": output.name, "dtype": output.type, "shape": None}
 
 
-def _find_sample(session: Runner) -> Guess | None:
+def _find_sample(session: Runner, usual_shapes: Mapping[str, tuple[int, ...]] | None) -> Guess | None:
     """A way to fill the inputs that the model accepts. This is the warm-up as well: it makes the model run."""
     began = time.perf_counter()
-    for guess in guesses(session.inputs):
+    for guess in guesses(session.inputs, usual_shapes):
         try:
             session.run(guess.make(1, seed=1))
         except RunError as error:

@@ -6,6 +6,8 @@ from typing import Any
 
 from scoring_runtime import providers
 
+from . import profiles
+
 
 @dataclass(frozen=True)
 class SessionPlan:
@@ -24,6 +26,10 @@ class SessionPlan:
     """Where optimised models and engines are kept; None for nowhere."""
     gpu_memory_mb: int = 0
     """Of the arena; 0 for no limit."""
+    most_rows: int = 128
+    """Of a run, padding included."""
+    tensorrt_build: str = "wait"
+    """As in the settings."""
 
 
 def read(hello: dict[str, Any], threads: int) -> SessionPlan:
@@ -38,4 +44,6 @@ def read(hello: dict[str, Any], threads: int) -> SessionPlan:
         graph_optimization=hello.get("graph_optimization", "all"),
         cache_dir=Path(cache_dir) if cache_dir else None,
         gpu_memory_mb=hello.get("gpu_memory_mb", 0),
+        most_rows=profiles.most_rows(hello.get("max_batch_size", 128), hello.get("batch_buckets", "auto")),
+        tensorrt_build=hello.get("tensorrt_build", "wait"),
     )

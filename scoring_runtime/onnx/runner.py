@@ -13,10 +13,15 @@ class Runner(Protocol):
 
     inputs: list[Tensor]
     outputs: list[Output]
-    providers: list[str]
-    """Those that really run, best first, by ONNX Runtime's names."""
     threads: int
-    placement: Placement
+
+    @property
+    def providers(self) -> list[str]:
+        """Those that really run, best first, by ONNX Runtime's names."""
+
+    @property
+    def placement(self) -> Placement:
+        """Where its nodes are, and whether that is where they should be."""
 
     def run(self, arrays: Sequence[Array]) -> list[Any]:
         """The outputs for these inputs, both in the model's order. RunRefusedError or RunError when there are none."""

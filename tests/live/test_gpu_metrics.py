@@ -27,8 +27,8 @@ def gpu_of(process: psutil.Process) -> str | None:
     return process.environ().get("CUDA_VISIBLE_DEVICES")
 
 
-def test_a_scorer_for_each_gpu_and_metrics_of_those_in_use(serve, trained, stub_driver, wait_until):
-    environ = stub_driver(GPUS="3") | {"CUDA_VISIBLE_DEVICES": f"2,{ONE[:12]},{ZERO}"}
+def test_a_scorer_for_each_gpu_and_metrics_of_those_in_use(serve, trained, stub_nvml, wait_until):
+    environ = stub_nvml(GPUS="3") | {"CUDA_VISIBLE_DEVICES": f"2,{ONE[:12]},{ZERO}"}
     with serve(trained.iris, "--gpus", "0,2", environ=environ) as server:
         assert server.score({"inputs": {"X": [[5.1, 3.5, 1.4, 0.2]]}}).status == 200
         assert {gpu_of(scorer) for scorer in server.scorers} == {TWO, ZERO}
@@ -50,8 +50,8 @@ def test_a_scorer_for_each_gpu_and_metrics_of_those_in_use(serve, trained, stub_
         wait_until(lambda: sorted(map(str, map(gpu_of, server.scorers))) == [ZERO, TWO], "it is back on its GPU")
 
 
-def test_a_driver_that_hangs_holds_up_neither_scrapes_nor_the_end(serve, trained, stub_driver):
-    with serve(trained.iris, "--gpus", "all", environ=stub_driver(HANG="nvmlDeviceGetMemoryInfo")) as server:
+def test_a_driver_that_hangs_holds_up_neither_scrapes_nor_the_end(serve, trained, stub_nvml):
+    with serve(trained.iris, "--gpus", "all", environ=stub_nvml(HANG="nvmlDeviceGetMemoryInfo")) as server:
         assert len(server.scorers) == 2
         began = time.monotonic()
         assert "scoring_ready 1.0" in metrics(server)
@@ -63,11 +63,11 @@ def test_a_driver_that_hangs_holds_up_neither_scrapes_nor_the_end(serve, trained
         assert time.monotonic() - began < 8
 
 
-def test_a_script_sees_what_the_server_sees_unless_gpus_are_named(serve, script, stub_driver):
+def test_a_script_sees_what_the_server_sees_unless_gpus_are_named(serve, script, stub_nvml):
     target = script(
         "import os\n\n\ndef init(): ...\n\n\ndef run(data):\n    return os.environ['CUDA_VISIBLE_DEVICES']\n"
     )
-    environ = stub_driver() | {"CUDA_VISIBLE_DEVICES": "1,0"}
+    environ = stub_nvml() | {"CUDA_VISIBLE_DEVICES": "1,0"}
     with serve(target, environ=environ) as server:
         assert server.score({}).json == "1,0"
         assert "nv_gpu" not in metrics(server)
@@ -83,8 +83,8 @@ def test_without_a_driver_the_server_serves_and_says_why_there_are_no_metrics(se
         assert "nv_gpu" not in metrics(server)
 
 
-def test_a_gpu_that_is_not_there_ends_the_start(command, trained, stub_driver):
-    ended = command("serve", trained.iris, "--gpus", "0,9", environ=stub_driver())
+def test_a_gpu_that_is_not_there_ends_the_start(command, trained, stub_nvml):
+    ended = command("serve", trained.iris, "--gpus", "0,9", environ=stub_nvml())
     assert ended.code == 3
     expected = f"scoring-runtime: error: --gpus 0,9: there is no GPU '9'. There are 0 ({ZERO}), 1 ({ONE}), and all."
     assert ended.last_line == expected

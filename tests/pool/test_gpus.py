@@ -58,15 +58,15 @@ def test_a_container_has_only_those_whose_devices_it_was_given(machine):
     assert gpus.found(machine(A, B, C, given=(C,))) == [C]
 
 
-def test_a_container_that_was_given_none_has_none_though_it_sees_the_list(machine, stub_driver, monkeypatch):
-    for name, text in stub_driver().items():
+def test_a_container_that_was_given_none_has_none_though_it_sees_the_list(machine, stub_nvml, monkeypatch):
+    for name, text in stub_nvml().items():
         monkeypatch.setenv(name, text)
     assert gpus.found(machine(A, B, given=())) == []
 
 
 @pytest.mark.parametrize("listed", [(), ("GPU-????????-????-????-????-????????????",)])
-def test_what_the_kernel_does_not_say_the_driver_is_asked_for(machine, stub_driver, monkeypatch, tmp_path, listed):
-    for name, text in stub_driver(GPUS="1").items():
+def test_what_the_kernel_does_not_say_the_driver_is_asked_for(machine, stub_nvml, monkeypatch, tmp_path, listed):
+    for name, text in stub_nvml(GPUS="1").items():
         monkeypatch.setenv(name, text)
     root = machine(*listed) if listed else tmp_path
     assert gpus.found(root) == ["GPU-57AB0000-0000-0000-0000-000000000000"]

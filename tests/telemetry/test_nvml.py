@@ -54,13 +54,13 @@ Watch = Callable[..., Watched]
 
 
 @pytest.fixture
-def watch(stub_driver: Callable[..., dict[str, str]]) -> Watch:
+def watch(stub_nvml: Callable[..., dict[str, str]]) -> Watch:
     """What a process hears that asks the stub a few times."""
 
     def run(
         chosen: str = "", stale_s: str = "", driver: dict[str, str] | None = None, old: bool = False, **stub: str
     ) -> Watched:
-        environ = stub_driver(old=old, **stub) if driver is None else driver
+        environ = stub_nvml(old=old, **stub) if driver is None else driver
         ended = subprocess.run(
             [sys.executable, "-I", "-c", WATCH, chosen, stale_s],
             env={"PATH": os.environ["PATH"], **environ},
@@ -194,15 +194,15 @@ def test_prometheus_reads_the_text(watch: Watch):
     assert len(samples) == len(heard.readings)
 
 
-def test_a_list_of_all_gpus(stub_driver, monkeypatch):
-    for name, text in stub_driver(GPUS="3").items():
+def test_a_list_of_all_gpus(stub_nvml, monkeypatch):
+    for name, text in stub_nvml(GPUS="3").items():
         monkeypatch.setenv(name, text)
 
     assert nvml.list_uuids() == [ZERO, ONE, ONE.replace("0001", "0002")]
 
 
-def test_a_list_that_does_not_come_is_empty(stub_driver, monkeypatch):
-    for name, text in stub_driver(HANG="nvmlDeviceGetCount_v2").items():
+def test_a_list_that_does_not_come_is_empty(stub_nvml, monkeypatch):
+    for name, text in stub_nvml(HANG="nvmlDeviceGetCount_v2").items():
         monkeypatch.setenv(name, text)
 
     assert nvml.list_uuids(timeout_s=0.5) == []
