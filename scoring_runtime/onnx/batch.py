@@ -115,18 +115,20 @@ def why_not_proved(run: Run, samples: Sequence[Sequence[Array]], outputs: Sequen
             stacked = run(stack([samples[number] for number in order]))
             for number, part in zip(order, split(stacked, [rows[number] for number in order]), strict=True):
                 for output, one, other in zip(outputs, part, alone[number], strict=True):
-                    if not same(one, other, _tolerance(output)):
-                        return f"output {output.name!r} differs when rows are stacked{_by_how_much(one, other)}"
+                    if not same(one, other, tolerance_of(output)):
+                        return f"output {output.name!r} differs when rows are stacked{by_how_much(one, other)}"
     except RowsError as error:
         return str(error)
     return None
 
 
-def _tolerance(output: Output) -> Tolerance | None:
+def tolerance_of(output: Output) -> Tolerance | None:
+    """How far floats of an output may differ; None where values are equal or they are not."""
     return output.dtype.tolerance if isinstance(output, Tensor) else BY_NAME["float32"].tolerance
 
 
-def _by_how_much(one: Any, other: Any) -> str:
+def by_how_much(one: Any, other: Any) -> str:
+    """The largest difference of two arrays of floats, in words; nothing where it cannot be said."""
     if not (isinstance(one, np.ndarray) and isinstance(other, np.ndarray)):
         return ""
     if one.shape != other.shape or one.dtype.kind != "f" or not one.size:

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple, Protocol
 
 from scoring_runtime.scorer.frames import ROUTE_V2, FrameError, Request
 
-from . import batch, cpus
+from . import batch, bound, cpus, graphs
 from .codecs import v2
 from .codecs.json import JsonCodec, encode_error
 from .dtypes import BY_NAME, Array
 from .plan import read
 from .runner import Runner
 from .samples import SCALES, Guess, guesses
-from .session import VERSION, RunError, RunRefusedError, open_session
+from .session import VERSION, OutOfMemoryError, RunError, RunRefusedError, open_session
 from .tensors import BadInputError, Output, Tensor, unequal_sizes
 
 LONGEST_SAMPLE_BYTES = 2048
@@ -58,10 +58,16 @@ class Job(NamedTuple):
         return len(self.arrays[0])
 
 
+Wrap = Callable[[Runner, Guess], tuple[Runner, dict[str, Any]]]
+
+
 class Engine:
     """One model, ready to score."""
 
-    def __init__(self, session: Runner, name: str, max_batch_size: int, load_ms: float = 0.0) -> None:
+    def __init__(
+        self, session: Runner, name: str, max_batch_size: int, load_ms: float = 0.0, wrap: Wrap | None = None
+    ) -> None:
+        """wrap: puts something around the session of a model whose rows do not depend on each other, and describes it."""
         self._session = session
         self._codec = JsonCodec(session.inputs, session.outputs)
         self._v2 = v2.InferenceCodec(session.inputs, session.outputs, name)
@@ -70,6 +76,9 @@ class Engine:
         guess = _find_sample(session)
         self._why_not_batchable = _why_not_batchable(session, guess)
         self._stacks = self._why_not_batchable is None and (guess is None or _stacking_pays(session, guess))
+        described: dict[str, Any] = {}
+        if wrap is not None and guess is not None and self._why_not_batchable is None:
+            self._session, described = wrap(session, guess)
         self.info: dict[str, Any] = {
             "engine": "onnx",
             "idempotent": True,
@@ -87,6 +96,7 @@ class Engine:
             "warm_up_ms": round((time.perf_counter() - began) * 1000, 1),
             "sample": self._example(guess),
             "open_inference": self._v2.describe(),
+            **described,
         }
 
     def score(self, requests: Sequence[Request], outbox: Outbox) -> None:
@@ -194,7 +204,8 @@ class Engine:
                 outbox.add(job.id, 400, encode(f"the inputs do not fit together: {unequal}"))
             else:
                 _log.error("the model failed on a request: %s", error)
-                outbox.add(job.id, 500, encode(_RUN_FAILED))
+                too_large = isinstance(error, OutOfMemoryError)
+                outbox.add(job.id, *(507, encode(_no_memory(job))) if too_large else (500, encode(_RUN_FAILED)))
         else:
             run_us = int((time.perf_counter() - began) * 1e6)
             self._settle(job.id, outputs, run_us, outbox, job.form)
@@ -224,9 +235,26 @@ def load(hello: dict[str, Any]) -> Engine:
     threads = cpus.threads(hello.get("threads", 0), hello.get("scorers", 1), cpus.by_affinity(), cpus.quota())
     plan = read(hello, threads)
     began = time.perf_counter()
-    session = open_session(plan)
+    session, why_no_graphs = graphs.open_capturing(plan, open_session)
     load_ms = (time.perf_counter() - began) * 1000
-    return Engine(session, hello.get("name") or plan.path.stem, hello.get("max_batch_size", 128), load_ms)
+
+    def wrap(session: Runner, guess: Guess) -> tuple[Runner, dict[str, Any]]:
+        runner, described = bound.wrap(session, guess, plan, lambda: open_session(plan))
+        return runner, {**described, "why_no_cuda_graphs": why_no_graphs}
+
+    engine = Engine(session, hello.get("name") or plan.path.stem, plan.max_batch_size, load_ms, wrap)
+    if plan.cuda_graphs == "on" and not engine.info["batchable"]:
+        _log.warning("no CUDA graphs: batches cannot be padded: %s", engine.info["why_not_batchable"])
+    return engine
+
+
+def _no_memory(job: Job) -> str:
+    """Of a request that no smaller run can answer."""
+    shapes = ", ".join(str(list(array.shape)) for array in job.arrays)
+    return (
+        f"the model needs more memory for inputs of the shape {shapes} than there is: "
+        "send fewer or smaller rows, or give the server more memory (on a GPU: raise --gpu-memory-mb)"
+    )
 
 
 def _describe(output: Output) -> dict[str, Any]:

@@ -24,6 +24,9 @@ class SessionPlan:
     """Where optimised models and engines are kept; None for nowhere."""
     gpu_memory_mb: int = 0
     """Of the arena; 0 for no limit."""
+    batch_buckets: str = "auto"
+    cuda_graphs: str = "auto"
+    max_batch_size: int = 128
 
 
 def read(hello: dict[str, Any], threads: int) -> SessionPlan:
@@ -34,8 +37,19 @@ def read(hello: dict[str, Any], threads: int) -> SessionPlan:
         threads=threads,
         providers=tuple(providers.parse_list(hello.get("provider", providers.AUTO))),
         require=hello.get("provider_policy", "require") == "require",
-        options=providers.parse_options(hello.get("provider_option", "")),
+        options=_options(hello),
         graph_optimization=hello.get("graph_optimization", "all"),
         cache_dir=Path(cache_dir) if cache_dir else None,
         gpu_memory_mb=hello.get("gpu_memory_mb", 0),
+        batch_buckets=hello.get("batch_buckets", "auto"),
+        cuda_graphs=hello.get("cuda_graphs", "auto"),
+        max_batch_size=hello.get("max_batch_size", 128),
     )
+
+
+def _options(hello: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Of providers. The limit of memory is one of CUDA's, unless it is given there."""
+    options = providers.parse_options(hello.get("provider_option", ""))
+    if hello.get("gpu_memory_mb"):
+        options.setdefault("cuda", {}).setdefault("gpu_mem_limit", str(hello["gpu_memory_mb"] << 20))
+    return options

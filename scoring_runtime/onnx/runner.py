@@ -12,9 +12,11 @@ class Runner(Protocol):
 
     inputs: list[Tensor]
     outputs: list[Output]
-    providers: list[str]
-    """Those that really run, best first, by ONNX Runtime's names."""
     threads: int
+
+    @property
+    def providers(self) -> list[str]:
+        """Those that really run, best first, by ONNX Runtime's names."""
 
     def run(self, arrays: Sequence[Array]) -> list[Any]:
         """The outputs for these inputs, both in the model's order. RunRefusedError or RunError when there are none."""
