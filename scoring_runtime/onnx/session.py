@@ -202,7 +202,9 @@ def _run_error(error: Exception) -> RunError:
     if isinstance(error, native.InvalidArgument):
         return RunRefusedError(_reason(str(error)))
     text = f"{type(error).__name__}: {error}"
-    return OutOfMemoryError(text) if isinstance(error, MemoryError) or is_out_of_memory(text) else RunError(text)
+    if isinstance(error, MemoryError) or is_out_of_memory(text):
+        return OutOfMemoryError(_reason(str(error)))
+    return RunError(text)
 
 
 def open_session(plan: SessionPlan) -> Session:
