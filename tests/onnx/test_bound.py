@@ -18,6 +18,7 @@ from scoring_runtime.onnx.plan import SessionPlan, read
 from scoring_runtime.onnx.runner import Runner
 from scoring_runtime.onnx.samples import Guess, guesses
 from scoring_runtime.onnx.session import (
+    NO_GRAPH,
     OutOfMemoryError,
     RunError,
     RunRefusedError,
@@ -162,6 +163,51 @@ def test_runs_that_may_be_captured_all_come_from_one_thread(name, real_model, al
     runner.close()
     for answer in answers:
         agree(session, answer, arrays)
+
+
+def failing_capture(monkeypatch: pytest.MonkeyPatch, session: Session, breaks: bool) -> None:
+    """A session whose captures fail, as they may on a GPU, and which after that runs no more if `breaks`."""
+    session.captures = True
+    bind, plain = session.bind, session.run
+    broken = []
+
+    def bind_or_fail(arrays, outputs, graph=NO_GRAPH):
+        if graph == NO_GRAPH:
+            return bind(arrays, outputs, graph)
+        broken.append(breaks)
+        raise RunError("CUDA failure 901: operation failed due to a previous error during capture")
+
+    def run_or_fail(arrays):
+        if any(broken):
+            raise RunError(
+                "CUDA failure 906: operation would make the legacy stream depend on a capturing blocking stream"
+            )
+        return plain(arrays)
+
+    monkeypatch.setattr(session, "bind", bind_or_fail)
+    monkeypatch.setattr(session, "run", run_or_fail)
+
+
+def test_a_bucket_whose_capture_fails_goes_without(trained, always_bound, monkeypatch, caplog):
+    session = opened(trained.digits_mlp)
+    guess = guess_for(session)
+    failing_capture(monkeypatch, session, breaks=False)
+    runner, described = bound.wrap(session, guess, SessionPlan(trained.digits_mlp, 1, batch_buckets="2,4"))
+    assert [(bucket["rows"], bucket["way"]) for bucket in described["buckets"]] == [(2, "bound"), (4, "bound")]
+    assert "no CUDA graph for 4 rows: CUDA failure 901" in caplog.text
+    assert "CUDA failure 901" in described["buckets"][0]["note"]
+    assert len(runner.run(guess.make(3, 1))[0]) == 3
+
+
+def test_a_session_that_a_capture_has_broken_is_replaced(trained, monkeypatch, caplog):
+    session = opened(trained.digits_mlp)
+    guess = guess_for(session)
+    failing_capture(monkeypatch, session, breaks=True)
+    plan = SessionPlan(trained.digits_mlp, 1, batch_buckets="2,4")
+    runner, described = bound.wrap(session, guess, plan, lambda: opened(trained.digits_mlp))
+    assert [bucket["rows"] for bucket in described["buckets"]] == [2, 4]
+    assert "the model is loaded anew, without CUDA graphs" in caplog.text
+    assert len(runner.run(guess.make(3, 1))[0]) == 3
 
 
 def test_the_engine_pads_what_was_proved_and_only_that(trained, real_model, load_engine, score):
