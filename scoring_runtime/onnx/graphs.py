@@ -16,6 +16,7 @@ from .plan import SessionPlan
 from .session import Session
 
 _REFUSED = "graph capture feature"
+_ELSEWHERE = "the model does not run on CUDA"
 _CAPTURE = {"enable_cuda_graph": "1"}
 _log = logging.getLogger(__name__)
 
@@ -26,23 +27,41 @@ def open_capturing(plan: SessionPlan, open_session: Callable[[SessionPlan], Sess
     LoadError where graphs were asked for and cannot be had, as for any other reason not to load.
     """
     why_not = why_not_asked(plan)
-    if why_not is not None:
-        return _without(plan, why_not, open_session), why_not
-    options = {**plan.options, "cuda": {**plan.options.get("cuda", {}), **_CAPTURE}}
-    try:
-        session = open_session(dataclasses.replace(plan, options=options))
-    except LoadError as error:
-        if _REFUSED not in error.message:
-            raise
-        why_not = f"ONNX Runtime refuses to capture this model: {error.message.removeprefix(f'{plan.path}: ')}"
-        session = _without(plan, why_not, open_session)
-        _log.info("no CUDA graphs: %s", why_not)
-        return session, why_not
-    if session.captures:
-        return session, None
-    why_not = "the model does not run on CUDA"
-    _demand(plan, why_not)
-    return session, why_not
+    plain = None
+    if why_not is None and plan.providers[0] == providers.AUTO:
+        # Which provider is the best one here is not known before it is opened.
+        plain = open_session(plan)
+        why_not = None if _on_cuda(plain) else _ELSEWHERE
+    if why_not is None:
+        # On CUDA or not at all: a provider that is preferred would give way to the next one, for want of a graph.
+        options = {**plan.options, "cuda": {**plan.options.get("cuda", {}), **_CAPTURE}}
+        try:
+            session = open_session(dataclasses.replace(plan, providers=("cuda",), require=True, options=options))
+        except LoadError as error:
+            why_not = error.message.removeprefix(f"{plan.path}: ")
+        else:
+            if session.captures:
+                return session, None
+            why_not = _ELSEWHERE
+        # Where the reason was another one, this says so, and as the policy wants it.
+        plain = plain or open_session(plan)
+        if _on_cuda(plain):
+            if _REFUSED in why_not:
+                why_not = f"ONNX Runtime refuses to capture this model: {why_not}"
+            _log.info("no CUDA graphs: %s", why_not)
+        else:
+            why_not = _ELSEWHERE
+    if plan.cuda_graphs == "on":
+        if plan.require:
+            raise LoadError(
+                f"{plan.path}: CUDA graphs cannot be had: {why_not}: set cuda_graphs to auto to serve without"
+            )
+        _log.warning("no CUDA graphs: %s", why_not)
+    return plain or open_session(plan), why_not
+
+
+def _on_cuda(session: Session) -> bool:
+    return session.providers[0] == providers.PROVIDERS["cuda"].onnx_name
 
 
 def why_not_asked(plan: SessionPlan) -> str | None:
@@ -54,15 +73,3 @@ def why_not_asked(plan: SessionPlan) -> str | None:
     if plan.providers[0] not in ("cuda", providers.AUTO):
         return f"the provider is {plan.providers[0]}, not cuda"
     return None
-
-
-def _without(plan: SessionPlan, why_not: str, open_session: Callable[[SessionPlan], Session]) -> Session:
-    _demand(plan, why_not)
-    return open_session(plan)
-
-
-def _demand(plan: SessionPlan, why_not: str) -> None:
-    if plan.cuda_graphs == "on" and plan.require:
-        raise LoadError(f"{plan.path}: CUDA graphs cannot be had: {why_not}: set cuda_graphs to auto to serve without")
-    if plan.cuda_graphs == "on":
-        _log.warning("no CUDA graphs: %s", why_not)

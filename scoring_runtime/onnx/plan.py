@@ -37,7 +37,7 @@ def read(hello: dict[str, Any], threads: int) -> SessionPlan:
         threads=threads,
         providers=tuple(providers.parse_list(hello.get("provider", providers.AUTO))),
         require=hello.get("provider_policy", "require") == "require",
-        options=_options(hello),
+        options=providers.parse_options(hello.get("provider_option", "")),
         graph_optimization=hello.get("graph_optimization", "all"),
         cache_dir=Path(cache_dir) if cache_dir else None,
         gpu_memory_mb=hello.get("gpu_memory_mb", 0),
@@ -45,11 +45,3 @@ def read(hello: dict[str, Any], threads: int) -> SessionPlan:
         cuda_graphs=hello.get("cuda_graphs", "auto"),
         max_batch_size=hello.get("max_batch_size", 128),
     )
-
-
-def _options(hello: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Of providers. The limit of memory is one of CUDA's, unless it is given there."""
-    options = providers.parse_options(hello.get("provider_option", ""))
-    if hello.get("gpu_memory_mb"):
-        options.setdefault("cuda", {}).setdefault("gpu_mem_limit", str(hello["gpu_memory_mb"] << 20))
-    return options

@@ -5,7 +5,7 @@ import errno
 import logging
 import mmap
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,6 @@ class Session:
         """Where a binding's memory is: cpu or cuda."""
         self.captures = options is not None and options.get("enable_cuda_graph") == "1"
         """Whether runs can be captured in CUDA graphs. Then all runs must come from one thread."""
-        self._plain_options = self._run_options() if self.captures else None
 
     def run(self, arrays: Sequence[Array]) -> list[Any]:
         """The outputs for these inputs, both in the model's order. RunRefusedError or RunError when there are none."""
@@ -75,7 +74,9 @@ class Session:
             if self._by_ort_values:
                 return self._run_ort_values(arrays)
             outputs: list[Any] = self._session.run(
-                self._output_names, dict(zip(self._input_names, arrays, strict=True)), self._plain_options
+                self._output_names,
+                dict(zip(self._input_names, arrays, strict=True)),
+                self._run_options() if self.captures else None,
             )
             return outputs
         except Exception as error:  # whatever a kernel raises is this request's end, not the scorer's
@@ -91,7 +92,7 @@ class Session:
             return None
         try:
             ends = (self._input_names, arrays), (self._output_names, outputs)
-            return Binding(self._session, *ends, (self.device, self._device_id), self._run_options(graph))
+            return Binding(self._session, *ends, (self.device, self._device_id), lambda: self._run_options(graph))
         except Exception as error:  # mostly, that there is no memory left
             raise _run_error(error) from error
 
@@ -103,6 +104,7 @@ class Session:
             raise _run_error(error) from error
 
     def _run_options(self, graph: int = NO_GRAPH) -> onnxruntime.RunOptions:
+        """For one run."""
         options = onnxruntime.RunOptions()
         if self.captures:
             # Without a number a session that can capture would take a run of any shape for graph 0.
@@ -142,7 +144,7 @@ class Binding:
         inputs: tuple[Sequence[str], Sequence[Array]],
         outputs: tuple[Sequence[str], Sequence[Array]],
         device: tuple[str, int],
-        options: onnxruntime.RunOptions,
+        options: Callable[[], onnxruntime.RunOptions],
     ) -> None:
         self._session = session
         self._options = options
@@ -171,7 +173,7 @@ class Binding:
                 if not self._on_cpu:
                     value.update_inplace(staged)
             self._binding.synchronize_inputs()
-            self._session.run_with_iobinding(self._binding, self._options)
+            self._session.run_with_iobinding(self._binding, self._options())
             self._binding.synchronize_outputs()
             # The next run writes into the same memory. From a device `numpy` copies; on a CPU it only looks.
             return [value.numpy()[:rows].copy() if self._on_cpu else value.numpy()[:rows] for value in self._outputs]

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from scoring_runtime.onnx import bound, buckets, memory, pinned
 from scoring_runtime.onnx.dtypes import Array
 from scoring_runtime.onnx.engine import Engine, load
+from scoring_runtime.onnx.graphs import open_capturing
 from scoring_runtime.onnx.plan import SessionPlan, read
 from scoring_runtime.onnx.runner import Runner
 from scoring_runtime.onnx.samples import Guess, guesses
@@ -247,10 +248,51 @@ def test_graphs_that_cannot_be_had_are_said_aloud(hello, cause, trained, load_en
     assert cause in load_engine(trained.iris, **hello).info["why_no_cuda_graphs"]
 
 
-def test_the_limit_of_memory_is_an_option_of_cuda():
-    hello = {"target": "model.onnx", "gpu_memory_mb": 512}
-    assert read(hello, 1).options == {"cuda": {"gpu_mem_limit": "536870912"}}
-    assert read({**hello, "provider_option": "cuda.gpu_mem_limit=7"}, 1).options == {"cuda": {"gpu_mem_limit": "7"}}
+class Loads:
+    """open_session(), which writes down what it was asked for; a capture is refused in ONNX Runtime's words."""
+
+    def __init__(self, on_cuda: bool, fault: str = "") -> None:
+        self.asked: list[tuple[str, bool, bool]] = []
+        self.on_cuda = on_cuda
+        self.fault = fault
+
+    def __call__(self, plan: SessionPlan) -> Session:
+        captures = plan.options.get("cuda", {}).get("enable_cuda_graph") == "1"
+        self.asked.append((plan.providers[0], plan.require, captures))
+        if captures and self.fault:
+            raise LoadError(f"{plan.path}: {self.fault}")
+        session = open_session(plan)
+        if self.on_cuda:
+            session.providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+            session.captures = captures
+        return session
+
+
+REFUSED = (
+    "onnxruntime 1.31.1 refuses the model: This session cannot use the graph capture feature as requested by the user"
+)
+
+
+@pytest.mark.parametrize(
+    ("provider", "on_cuda", "fault", "asked", "why"),
+    [
+        ("cuda", True, "", [("cuda", True, True)], None),
+        ("auto", True, "", [("auto", False, False), ("cuda", True, True)], None),
+        ("auto", False, "", [("auto", False, False)], "does not run on CUDA"),
+        ("cuda", True, REFUSED, [("cuda", True, True), ("cuda", False, False)], "refuses to capture this model"),
+        ("auto", True, REFUSED, [("auto", False, False), ("cuda", True, True)], "refuses to capture this model"),
+        ("cuda", False, "no GPU", [("cuda", True, True), ("cuda", False, False)], "does not run on CUDA"),
+        ("tensorrt", True, "", [("tensorrt", False, False)], "the provider is tensorrt, not cuda"),
+    ],
+)
+def test_what_is_opened_for_graphs(provider, on_cuda, fault, asked, why, trained):
+    """A preferred provider never gives way to the CPU because a graph cannot be had."""
+    loads = Loads(on_cuda, fault)
+    plan = SessionPlan(trained.iris, 1, providers=(provider,), require=False)
+    session, why_not = open_capturing(plan, loads)
+    assert loads.asked == asked
+    assert session.captures is (why is None)
+    assert (why is None and why_not is None) or (why is not None and why in (why_not or ""))
 
 
 STUB = """
