@@ -121,9 +121,9 @@ class Session:
             else:
                 feed[tensor.name] = onnxruntime.OrtValue.ortvalue_from_numpy(array)
         outputs = []
-        for output, value in zip(
-            self.outputs, self._session.run_with_ort_values(self._output_names, feed), strict=True
-        ):
+        options = self._run_options() if self.captures else None
+        values = self._session.run_with_ort_values(self._output_names, feed, options)
+        for output, value in zip(self.outputs, values, strict=True):
             if isinstance(output, Tensor) and output.dtype is _BFLOAT16:
                 shape = value.shape()
                 size = int(np.prod(shape, dtype=np.int64))
