@@ -105,7 +105,9 @@ def binary_request(inputs: Inputs) -> tuple[str, bytes]:
     return headers, head + b"".join(blobs)
 
 
-def load(port: int, model: str, inputs: Inputs, connections: int, seconds: float, clients: int, folder: Path) -> float:
+def post_again(
+    port: int, model: str, inputs: Inputs, connections: int, seconds: float, clients: int, folder: Path
+) -> float:
     """Answers with 200 a second that so many client processes get together, after a warm-up."""
     headers, body = binary_request(inputs)
     (folder / "headers").write_text(headers)
