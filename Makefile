@@ -9,6 +9,8 @@ BENCH_ARGS ?=
 CHAOS_ARGS ?=
 FUZZ_ARGS ?=
 FUZZ_SECONDS ?= 60
+GPU_ARGS ?=
+GPU_PYTHON ?=
 APT_PACKAGES ?= curl haproxy wrk
 
 BIN := $(VENV)/bin
@@ -58,9 +60,10 @@ test: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel incumbent gpu-wheel openvino-w
 chaos: $(VENV)/.dev $(VENV)/.wheel ## Break a server for ten minutes (CHAOS_ARGS="--minutes 60 --seed 7 --json FILE")
 	env PYTHONPATH=tests $(BIN)/python -P -m chaos $(CHAOS_ARGS)
 
+# With GPU_PYTHON nothing is installed: that interpreter brings what is needed (docs/gpu.md).
 .PHONY: gpu-check
-gpu-check: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel ## Run the tests that need a GPU
-	$(RUN) -m pytest -m gpu $(PYTEST_ARGS)
+gpu-check: $(if $(GPU_PYTHON),,$(VENV)/.dev $(VENV)/.models $(VENV)/.wheel) ## Prove on a GPU what needs one (GPU_PYTHON=python3 GPU_ARGS="--path DIR")
+	env -u PYTHONPATH $(or $(GPU_PYTHON),$(BIN)/python) -m benchmarks.gpu_check $(GPU_ARGS)
 
 .PHONY: fuzz
 fuzz: $(VENV)/.dev $(VENV)/.fuzz $(VENV)/.wheel ## Fuzz each parser (FUZZ_SECONDS=60, FUZZ_ARGS="frames codecs")

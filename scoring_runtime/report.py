@@ -28,9 +28,19 @@ def _onnx_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
     if info.get("building"):
         rows.append(("building", str(info["building"])))
     rows.append(("threads", str(info["threads"])))
+    if info.get("buckets"):
+        rows.append(("buckets", _buckets(info["buckets"])))
+        why = info.get("why_no_cuda_graphs")
+        captured = sum(bucket["way"] == "graph" for bucket in info["buckets"])
+        rows.append(("CUDA graphs", f"none: {why}" if why else f"{captured} of {len(info['buckets'])} buckets"))
     rows.append(("onnxruntime", str(info["onnxruntime"])))
     rows.append(("load, warm-up", f"{info['load_ms']:.0f} ms, {info['warm_up_ms']:.0f} ms"))
     return rows
+
+
+def _buckets(buckets: list[dict[str, Any]]) -> str:
+    """Sizes, and the way in which each runs."""
+    return ", ".join(f"{bucket['rows']} {bucket['way']} ({bucket['ms']:.3g} ms)" for bucket in buckets)
 
 
 def _within(tolerance: dict[str, float] | None) -> str:

@@ -60,6 +60,15 @@ def test_a_model_that_does_not_run_where_it_should_says_why():
     assert "degraded       runs on cpu; cuda: no NVIDIA driver\n" in render(MODEL, info)
 
 
+def test_a_model_that_runs_in_buckets():
+    buckets = [{"rows": 1, "way": "graph", "ms": 0.41234}, {"rows": 8, "way": "plain", "ms": 2.5}]
+    info = {**INFO, "buckets": buckets, "why_no_cuda_graphs": None}
+    report = render(MODEL, info)
+    assert "buckets        1 graph (0.412 ms), 8 plain (2.5 ms)\n" in report
+    assert "CUDA graphs    1 of 2 buckets\n" in report
+    assert "CUDA graphs    none: turned off\n" in render(MODEL, {**info, "why_no_cuda_graphs": "turned off"})
+
+
 def test_a_script():
     info = {"python": "3.11.7", "arguments": ["data", "scale"], "mode": "object", "init_ms": 0.4}
     assert render(Target("script", Path("/service/score.py"), "score"), info) == lines(

@@ -9,14 +9,15 @@ from typing import Any, NamedTuple, Protocol
 
 from scoring_runtime.scorer.frames import ROUTE_V2, FrameError, Request
 
-from . import batch, cpus, tensorrt
+from . import batch, cpus
 from .codecs import v2
 from .codecs.json import JsonCodec, encode_error
 from .dtypes import BY_NAME, Array
+from .opening import Wrap, open_model
 from .plan import read
 from .runner import Runner
 from .samples import SCALES, Guess, guesses
-from .session import VERSION, RunError, RunRefusedError, open_session
+from .session import VERSION, OutOfMemoryError, RunError, RunRefusedError
 from .tensors import BadInputError, Output, Tensor, unequal_sizes
 
 LONGEST_SAMPLE_BYTES = 2048
@@ -68,6 +69,7 @@ class Engine:
         max_batch_size: int,
         load_ms: float = 0.0,
         usual_shapes: Mapping[str, tuple[int, ...]] | None = None,
+        wrap: Wrap | None = None,
     ) -> None:
         self._session = session
         self._codec = JsonCodec(session.inputs, session.outputs)
@@ -77,6 +79,9 @@ class Engine:
         guess = _find_sample(session, usual_shapes)
         self._why_not_batchable = _why_not_batchable(session, guess)
         self._stacks = self._why_not_batchable is None and (guess is None or _stacking_pays(session, guess))
+        described: dict[str, Any] = {}
+        if wrap is not None and guess is not None and self._why_not_batchable is None:
+            self._session, described = wrap(session, guess)
         self.info: dict[str, Any] = {
             "engine": "onnx",
             "idempotent": True,
@@ -97,6 +102,7 @@ class Engine:
             "warm_up_ms": round((time.perf_counter() - began) * 1000, 1),
             "sample": self._example(guess),
             "open_inference": self._v2.describe(),
+            **described,
         }
 
     def score(self, requests: Sequence[Request], outbox: Outbox) -> None:
@@ -204,7 +210,8 @@ class Engine:
                 outbox.add(job.id, 400, encode(f"the inputs do not fit together: {unequal}"))
             else:
                 _log.error("the model failed on a request: %s", error)
-                outbox.add(job.id, 500, encode(_RUN_FAILED))
+                too_large = isinstance(error, OutOfMemoryError)
+                outbox.add(job.id, *(507, encode(_no_memory(job))) if too_large else (500, encode(_RUN_FAILED)))
         else:
             run_us = int((time.perf_counter() - began) * 1e6)
             self._settle(job.id, outputs, run_us, outbox, job.form)
@@ -235,15 +242,23 @@ def load(hello: dict[str, Any]) -> Engine:
     plan = read(hello, threads)
     began = time.perf_counter()
     name = hello.get("name") or plan.path.stem
-    opened = tensorrt.open_runner(plan, name) if tensorrt.leads(plan) else tensorrt.Opened(open_session(plan), {})
+    opened = open_model(plan, name)
     load_ms = (time.perf_counter() - began) * 1000
-    max_batch_size = hello.get("max_batch_size", 128)
-    if opened.most_rows is not None:
-        max_batch_size = min(max_batch_size, opened.most_rows)
-    engine = Engine(opened.runner, name, max_batch_size, load_ms, opened.usual_shapes)
+    engine = Engine(opened.runner, name, opened.most_rows, load_ms, opened.usual_shapes, opened.wrap)
     if opened.building:
         engine.info["building"] = opened.building
+    if plan.cuda_graphs == "on" and not engine.info["batchable"]:
+        _log.warning("no CUDA graphs: batches cannot be padded: %s", engine.info["why_not_batchable"])
     return engine
+
+
+def _no_memory(job: Job) -> str:
+    """Of a request that no smaller run can answer."""
+    shapes = ", ".join(str(list(array.shape)) for array in job.arrays)
+    return (
+        f"the model needs more memory for inputs of the shape {shapes} than there is: "
+        "send fewer or smaller rows, or give the server more memory (on a GPU: raise --gpu-memory-mb)"
+    )
 
 
 def _describe(output: Output) -> dict[str, Any]:

@@ -30,6 +30,9 @@ class SessionPlan:
     """Of a run, padding included."""
     tensorrt_build: str = "wait"
     """As in the settings."""
+    batch_buckets: str = "auto"
+    cuda_graphs: str = "auto"
+    max_batch_size: int = 128
 
 
 def read(hello: dict[str, Any], threads: int) -> SessionPlan:
@@ -46,4 +49,7 @@ def read(hello: dict[str, Any], threads: int) -> SessionPlan:
         gpu_memory_mb=hello.get("gpu_memory_mb", 0),
         most_rows=profiles.most_rows(hello.get("max_batch_size", 128), hello.get("batch_buckets", "auto")),
         tensorrt_build=hello.get("tensorrt_build", "wait"),
+        batch_buckets=hello.get("batch_buckets", "auto"),
+        cuda_graphs=hello.get("cuda_graphs", "auto"),
+        max_batch_size=hello.get("max_batch_size", 128),
     )

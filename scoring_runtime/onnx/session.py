@@ -9,7 +9,7 @@ import logging
 import mmap
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 from scoring_runtime.providers import PROVIDERS
 from scoring_runtime.scorer.loop import LoadError
 
-from . import accelerators, external_data, model_file, nvidia, providers
+from . import accelerators, buckets, external_data, model_file, nvidia, pinned, providers
 from .dtypes import BY_NAME, BY_ONNX_TYPE, Array, bfloat16_bits, bfloat16_values
 from .plan import SessionPlan
 from .tensors import Output, Sequential, Size, Tensor
@@ -29,6 +29,8 @@ VERSION: str = onnxruntime.__version__
 
 _BFLOAT16 = BY_NAME["bfloat16"]
 _ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
+_CUDA = "CUDAExecutionProvider"
+_ON_CUDA = (_CUDA, "TensorrtExecutionProvider")
 _LOG_FATAL_ONLY = 4
 _ONNXRUNTIME_FOLDER = Path(onnxruntime.__file__).parent
 _OPENVINO = "onnxruntime_ep_openvino"
@@ -41,6 +43,14 @@ class RunError(Exception):
 
 class RunRefusedError(RunError):
     """The inputs are at fault. The text is for the client."""
+
+
+class OutOfMemoryError(RunError):
+    """The run did not fit into memory. The text is for the log."""
+
+
+NO_GRAPH = -1
+"""In the place of a graph's number: nothing is captured, nothing is replayed."""
 
 
 class Session:
@@ -64,6 +74,11 @@ class Session:
         self._by_ort_values = any(
             isinstance(tensor, Tensor) and tensor.dtype is _BFLOAT16 for tensor in (*self.inputs, *self.outputs)
         )
+        options = session.get_provider_options().get(_CUDA, {}) if self.providers[0] in _ON_CUDA else None
+        self.device, self._device_id = ("cpu", 0) if options is None else ("cuda", int(options.get("device_id", 0)))
+        """Where a binding's memory is: cpu or cuda."""
+        self.captures = options is not None and options.get("enable_cuda_graph") == "1"
+        """Whether runs can be captured in CUDA graphs. Then all runs must come from one thread."""
 
     def run(self, arrays: Sequence[Array]) -> list[Any]:
         """The outputs for these inputs, both in the model's order. RunRefusedError or RunError when there are none."""
@@ -71,13 +86,42 @@ class Session:
             if self._by_ort_values:
                 return self._run_ort_values(arrays)
             outputs: list[Any] = self._session.run(
-                self._output_names, dict(zip(self._input_names, arrays, strict=True))
+                self._output_names,
+                dict(zip(self._input_names, arrays, strict=True)),
+                self._run_options() if self.captures else None,
             )
             return outputs
-        except native.InvalidArgument as error:
-            raise RunRefusedError(_reason(str(error))) from error
         except Exception as error:  # whatever a kernel raises is this request's end, not the scorer's
-            raise RunError(f"{type(error).__name__}: {error}") from error
+            raise _run_error(error) from error
+
+    def bind(self, arrays: Sequence[Array], outputs: Sequence[Any], graph: int = NO_GRAPH) -> "Binding | None":
+        """Fixed memory for runs of inputs and outputs as these; None where the model's types do not allow it.
+
+        graph: the number of the CUDA graph that the runs are captured in. RunError when there is no memory for it.
+        """
+        tensors = (*self.inputs, *self.outputs)
+        if self._by_ort_values or not all(isinstance(each, Tensor) and each.dtype.kind != "O" for each in tensors):
+            return None
+        try:
+            ends = (self._input_names, arrays), (self._output_names, outputs)
+            return Binding(self._session, *ends, (self.device, self._device_id), lambda: self._run_options(graph))
+        except Exception as error:  # mostly, that there is no memory left
+            raise _run_error(error) from error
+
+    def release_graph(self, graph: int) -> None:
+        """Let go of a captured graph, and of the memory that it holds. RunError when it stays."""
+        try:
+            self._session.release_captured_graph(graph)
+        except Exception as error:  # as in run
+            raise _run_error(error) from error
+
+    def _run_options(self, graph: int = NO_GRAPH) -> onnxruntime.RunOptions:
+        """For one run."""
+        options = onnxruntime.RunOptions()
+        if self.captures:
+            # Without a number a session that can capture would take a run of any shape for graph 0.
+            options.add_run_config_entry("gpu_graph_id", str(graph))
+        return options
 
     def _run_ort_values(self, arrays: Sequence[Array]) -> list[Any]:
         """A run of a model with bfloat16 inputs or outputs: numpy has no such type, so the bits travel by themselves."""
@@ -89,9 +133,9 @@ class Session:
             else:
                 feed[tensor.name] = onnxruntime.OrtValue.ortvalue_from_numpy(array)
         outputs = []
-        for output, value in zip(
-            self.outputs, self._session.run_with_ort_values(self._output_names, feed), strict=True
-        ):
+        options = self._run_options() if self.captures else None
+        values = self._session.run_with_ort_values(self._output_names, feed, options)
+        for output, value in zip(self.outputs, values, strict=True):
             if isinstance(output, Tensor) and output.dtype is _BFLOAT16:
                 shape = value.shape()
                 size = int(np.prod(shape, dtype=np.int64))
@@ -101,6 +145,80 @@ class Session:
             else:
                 outputs.append(value.numpy())
         return outputs
+
+
+class Binding:
+    """Memory of fixed place for the inputs and outputs of runs of one shape, on the device where the model runs."""
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        inputs: tuple[Sequence[str], Sequence[Array]],
+        outputs: tuple[Sequence[str], Sequence[Array]],
+        device: tuple[str, int],
+        options: Callable[[], onnxruntime.RunOptions],
+    ) -> None:
+        self._session = session
+        self._options = options
+        self._on_cpu = device[0] == "cpu"
+        self._binding = session.io_binding()
+        self._inputs: list[onnxruntime.OrtValue] = []
+        self._staged: list[Array] = []
+        self._outputs: list[onnxruntime.OrtValue] = []
+        for name, array in zip(*inputs, strict=True):
+            value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type, *device)
+            self._binding.bind_ortvalue_input(name, value)
+            self._inputs.append(value)
+            # On a CPU the memory is written in place, otherwise from there.
+            self._staged.append(value.numpy() if self._on_cpu else _host_memory(array))
+        for name, array in zip(*outputs, strict=True):
+            value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type, *device)
+            self._binding.bind_ortvalue_output(name, value)
+            self._outputs.append(value)
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """The outputs for these inputs, which may have fewer rows than the memory: they are padded. As Session.run."""
+        try:
+            rows = len(arrays[0])
+            for value, staged, array in zip(self._inputs, self._staged, arrays, strict=True):
+                buckets.fill(staged, array)
+                if not self._on_cpu:
+                    value.update_inplace(staged)
+            self._binding.synchronize_inputs()
+            self._session.run_with_iobinding(self._binding, self._options())
+            self._binding.synchronize_outputs()
+            # The next run writes into the same memory. From a device `numpy` copies; on a CPU it only looks.
+            return [value.numpy()[:rows].copy() if self._on_cpu else value.numpy()[:rows] for value in self._outputs]
+        except Exception as error:  # as in Session.run
+            raise _run_error(error) from error
+
+
+def _host_memory(like: Array) -> Array:
+    """Where an input is written before it is copied to a device: pinned, if that is to be had."""
+    memory = pinned.empty(like.shape, like.dtype)
+    return np.empty_like(like) if memory is None else memory
+
+
+# ONNX Runtime's arenas, CUDA, cuBLAS and cuDNN, each in its own words.
+_OUT_OF_MEMORY = re.compile(
+    r"failed to allocate memory|smaller than requested bytes|out of memory|CUDA failure 2:|(?<!\w)bad_alloc"
+    r"|(CUBLAS|CUDNN|CUFFT)_\w*ALLOC(ATION)?_?FAILED",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(text: str) -> bool:
+    """Whether an error of ONNX Runtime says that there was no memory left."""
+    return _OUT_OF_MEMORY.search(text) is not None
+
+
+def _run_error(error: Exception) -> RunError:
+    if isinstance(error, native.InvalidArgument):
+        return RunRefusedError(_reason(str(error)))
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) or is_out_of_memory(text):
+        return OutOfMemoryError(_reason(str(error)))
+    return RunError(text)
 
 
 def open_session(plan: SessionPlan) -> Session:
