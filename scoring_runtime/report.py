@@ -23,9 +23,13 @@ def _onnx_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append(("batchable", batching))
     rows.append(("providers", ", ".join(info["providers"])))
     rows.append(("threads", str(info["threads"])))
+    rows.append(("model cache", _CACHED.get(info["optimized_cache"], info["optimized_cache"])))
     rows.append(("onnxruntime", str(info["onnxruntime"])))
     rows.append(("load, warm-up", f"{info['load_ms']:.0f} ms, {info['warm_up_ms']:.0f} ms"))
     return rows
+
+
+_CACHED = {"hit": "optimised before", "stored": "optimised now, and kept for the next start"}
 
 
 def _within(tolerance: dict[str, float] | None) -> str:

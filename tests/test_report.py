@@ -15,6 +15,7 @@ INFO = {
     "why_not_batchable": None,
     "providers": ["CPUExecutionProvider"],
     "threads": 2,
+    "optimized_cache": "hit",
     "onnxruntime": "1.23.2",
     "load_ms": 12.4,
     "warm_up_ms": 3.6,
@@ -37,6 +38,7 @@ def test_a_model():
         batchable      yes: proved at warm-up, within 1e-05 of a value or 1e-06 of the largest one
         providers      CPUExecutionProvider
         threads        2
+        model cache    optimised before
         onnxruntime    1.23.2
         load, warm-up  12 ms, 4 ms
         """
@@ -50,6 +52,11 @@ def test_a_model_whose_outputs_are_exact():
 def test_a_model_that_cannot_be_batched_says_why():
     info = {**INFO, "batchable": False, "why_not_batchable": "axis 0 of input 'x' has the fixed size 1"}
     assert "batchable      no: axis 0 of input 'x' has the fixed size 1\n" in render(MODEL, info)
+
+
+def test_what_the_cache_did():
+    assert "model cache    optimised now, and kept" in render(MODEL, {**INFO, "optimized_cache": "stored"})
+    assert "model cache    off: why not\n" in render(MODEL, {**INFO, "optimized_cache": "off: why not"})
 
 
 def test_a_script():

@@ -226,7 +226,9 @@ def load(hello: dict[str, Any]) -> Engine:
     began = time.perf_counter()
     session = open_session(plan)
     load_ms = (time.perf_counter() - began) * 1000
-    return Engine(session, hello.get("name") or plan.path.stem, hello.get("max_batch_size", 128), load_ms)
+    engine = Engine(session, hello.get("name") or plan.path.stem, hello.get("max_batch_size", 128), load_ms)
+    engine.info["optimized_cache"] = session.optimized_cache
+    return engine
 
 
 def _describe(output: Output) -> dict[str, Any]:

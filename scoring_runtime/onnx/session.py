@@ -7,7 +7,7 @@ import mmap
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -15,7 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from scoring_runtime.scorer.loop import LoadError
 
-from . import external_data, model_file, providers
+from . import external_data, model_file, optimized, providers
 from .dtypes import BY_NAME, BY_ONNX_TYPE, Array, bfloat16_bits, bfloat16_values
 from .plan import SessionPlan
 from .tensors import Output, Sequential, Size, Tensor
@@ -47,6 +47,8 @@ class Session:
         self.outputs = [_output(argument) for argument in session.get_outputs()]
         self.providers: list[str] = session.get_providers()
         self.threads = threads
+        self.optimized_cache = ""
+        """Whether it came from the cache: "hit", "stored", or "off: REASON"."""
         self._input_names = [tensor.name for tensor in self.inputs]
         self._output_names = [output.name for output in self.outputs]
         self._by_ort_values = any(
@@ -91,34 +93,78 @@ class Session:
         return outputs
 
 
+class _Opened(NamedTuple):
+    """A session of ONNX Runtime's, and what the file said."""
+
+    session: onnxruntime.InferenceSession
+    shapes: dict[str, tuple[Size, ...] | None]
+    """Of the inputs, as declared."""
+    self_contained: bool
+    """It has no external data."""
+
+
 def open_session(plan: SessionPlan) -> Session:
     """Load a model; LoadError, with one message that names file, cause and cure, when that cannot be done."""
     path = plan.path
-    shapes = _inspect(path)
-    dynamic = any(shape is None or not all(isinstance(size, int) for size in shape) for shape in shapes.values())
     asked = providers.asked_for()
-    try:
-        session = onnxruntime.InferenceSession(str(path), _options(plan, dynamic), providers=asked, enable_fallback=0)
-    except Exception as error:  # every reason not to load is one message
-        raise LoadError(f"{path}: {_why_not_loaded(error)}") from error
+
+    def load(path: Path, *, optimize: bool = True, write_to: Path | None = None) -> _Opened:
+        shapes, self_contained = _inspect(path)
+        dynamic = any(shape is None or not all(isinstance(size, int) for size in shape) for shape in shapes.values())
+        options = _options(plan, dynamic)
+        if not optimize:
+            options.graph_optimization_level = _LEVELS["off"]
+        if write_to is not None:
+            options.optimized_model_filepath = str(write_to)
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=asked, enable_fallback=0)
+        except Exception as error:  # every reason not to load is one message
+            raise LoadError(f"{path}: {_why_not_loaded(error)}") from error
+        return _Opened(session, shapes, self_contained)
+
+    cache = _cache(plan, asked)
+    if isinstance(cache, str):
+        opened, optimized_cache = load(path), f"off: {cache}"
+    else:
+        opened, optimized_cache = optimized.load_through(cache, path, load)
+    session = opened.session
     session.disable_fallback()
     degraded = providers.why_degraded(asked, session.get_providers())
     if degraded is not None:
         raise LoadError(f"{path}: {degraded}: check the installation of the provider's libraries")
     try:
-        return Session(session, shapes, plan.threads)
+        loaded = Session(session, opened.shapes, plan.threads)
     except _UnservableError as error:
         raise LoadError(f"{path}: {error}") from error
+    loaded.optimized_cache = optimized_cache
+    return loaded
 
 
-def _inspect(path: Path) -> dict[str, tuple[Size, ...] | None]:
-    """Look at the file before ONNX Runtime does. The declared shapes of its inputs."""
+def _cache(plan: SessionPlan, asked: Sequence[str]) -> optimized.Place | str:
+    """Where the optimised model is kept; or why nowhere."""
+    if plan.cache_dir is None:
+        return "there is no cache folder"
+    if list(asked) != [providers.CPU]:
+        return "only models that run on the CPU alone are kept"
+    if plan.graph_optimization == "off":
+        return "the model is not optimised"
+    conditions = {
+        "onnxruntime": f"{VERSION} {onnxruntime.get_build_info()}",
+        "providers": ",".join(asked),
+        "graph_optimization": plan.graph_optimization,
+    }
+    return optimized.Place(plan.cache_dir / "optimized", plan.cache_dir_is_named, conditions)
+
+
+def _inspect(path: Path) -> tuple[dict[str, tuple[Size, ...] | None], bool]:
+    """Look at the file before ONNX Runtime does. The declared shapes of its inputs, and whether it has no external data."""
     try:
         with path.open("rb") as file:
             if not file.seek(0, 2):
                 raise LoadError(f"{path}: the file is empty: copy the model again, or fetch it with git lfs pull")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as model:
-                refused = external_data.why_refused(path, model_file.external_tensors(model))
+                tensors = model_file.external_tensors(model)
+                refused = external_data.why_refused(path, tensors)
                 shapes = model_file.declared_shapes(model)
     except FileNotFoundError:
         raise LoadError(f"{path}: there is no such file: check the path") from None
@@ -133,7 +179,7 @@ def _inspect(path: Path) -> dict[str, tuple[Size, ...] | None]:
         raise LoadError(f"{path}: {_NO_MODEL} ({error})") from None
     if refused is not None:
         raise LoadError(f"{path}: {refused}")
-    return shapes
+    return shapes, not tensors
 
 
 _LEVELS = {
