@@ -78,6 +78,8 @@ def load_through(place: Place, model: Path, load: "Load[LoadedT_co]") -> tuple[L
 
     Also says which: "hit", "stored", or "off: REASON". Raises what `load` raises of the model itself.
     """
+    if _size_bytes(model) > MAX_MODEL_BYTES:
+        return load(model), f"off: the model is larger than {MAX_MODEL_BYTES >> 20} MiB"
     folder = cache_folder.usable(place.folder)
     if isinstance(folder, cache_folder.Unusable):
         if folder.is_unsafe or place.is_named:
@@ -101,31 +103,25 @@ def load_through(place: Place, model: Path, load: "Load[LoadedT_co]") -> tuple[L
     began = time.perf_counter()
     loaded = load(model)
     load_ms = (time.perf_counter() - began) * 1000
-    why = _why_not_tried(model, loaded, load_ms)
-    if why is None and folder.why_not_writable is not None:
+    why = None
+    if not loaded.self_contained:
+        why = "the model keeps weights in other files"
+    elif load_ms < MIN_LOAD_MS:
+        why = f"the model loads in less than {MIN_LOAD_MS:.0f} ms"
+    elif folder.why_not_writable is not None:
         why = folder.why_not_writable
         (_log.warning if place.is_named else _log.debug)("the optimised model is not kept: %s", why)
     if why is not None:
         return loaded, f"off: {why}"
     try:
         with cache_folder.lock(folder.path / "lock", 0.0) as held:
-            if not held:
-                return loaded, "off: another process writes to the cache now"
+            if not held or shelf.find(model) is not None:
+                return loaded, "off: another process keeps it now"
             del loaded  # never two of them in memory
             return _load_and_keep(shelf, model, load, load_ms)
     except OSError as error:
         _log.warning("the optimised model is not kept in %s: %s", folder.path, error.strerror)
         return load(model), f"off: {folder.path}: {error.strerror}"
-
-
-def _why_not_tried(model: Path, loaded: Loaded, load_ms: float) -> str | None:
-    if not loaded.self_contained:
-        return "the model keeps weights in other files"
-    if model.stat().st_size > MAX_MODEL_BYTES:
-        return f"the model is larger than {MAX_MODEL_BYTES >> 20} MiB"
-    if load_ms < MIN_LOAD_MS:
-        return f"the model loads in less than {MIN_LOAD_MS:.0f} ms"
-    return None
 
 
 def _load_and_keep(shelf: "_Shelf", model: Path, load: "Load[LoadedT_co]", load_ms: float) -> tuple[LoadedT_co, str]:
@@ -174,6 +170,7 @@ class Seen(NamedTuple):
     """A file whose bytes were hashed, and how it was known then."""
 
     sha256: str
+    size_bytes: int
     identity: list[int] | None
     """As `_identity` says; None when it had changed so lately that one more change would not show."""
 
@@ -211,8 +208,9 @@ class _Shelf:
         """What is known of a model; its entry, where it has one, is whole."""
         try:
             identity = _identity(model.stat())
-            record = next((each for each in self._records() if each.source.identity == identity), None)
-            if record is None:
+            candidates = [each for each in self._records() if each.source.size_bytes == _size_bytes(model)]
+            record = next((each for each in candidates if each.source.identity == identity), None)
+            if record is None and candidates:
                 key, seen = self.identify(model)
                 record = self._read(self.folder / f"{key}.json")
                 if record is not None:
@@ -336,7 +334,15 @@ def _look(path: Path, *, is_settled: bool = False) -> Seen:
         status = os.fstat(file.fileno())
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     is_recent = time.time_ns() - status.st_ctime_ns < _RECENT_NS
-    return Seen(sha256, None if is_recent and not is_settled else _identity(status))
+    return Seen(sha256, status.st_size, None if is_recent and not is_settled else _identity(status))
+
+
+def _size_bytes(path: Path) -> int:
+    """0 where there is no such file: who loads it has the words for that."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _identity(status: os.stat_result) -> list[int]:

@@ -151,6 +151,20 @@ def test_a_file_is_hashed_once(model, cache, monkeypatch):
     assert open_model(model, cache).optimized_cache == "hit"
 
 
+def test_a_file_is_not_hashed_where_no_entry_could_be_its_own(stored, cache, trained, monkeypatch):
+    monkeypatch.setattr(optimized, "MIN_LOAD_MS", 1e9)
+    monkeypatch.setattr(hashlib, "file_digest", None)
+
+    assert "loads in less" in open_model(trained.iris, cache).optimized_cache
+
+
+def test_a_large_model_is_not_even_hashed(stored, cache, monkeypatch):
+    monkeypatch.setattr(optimized, "MAX_MODEL_BYTES", 1 << 10)
+    monkeypatch.setattr(hashlib, "file_digest", None)
+
+    assert open_model(stored, cache).optimized_cache == "off: the model is larger than 0 MiB"
+
+
 def test_other_conditions_are_another_entry(stored, cache, monkeypatch):
     assert open_model(stored, cache, graph_optimization="basic").optimized_cache == "stored"
     assert open_model(stored, cache, graph_optimization="basic").optimized_cache == "hit"
@@ -231,8 +245,8 @@ def test_an_entry_that_was_only_touched_is_still_good(stored, cache, caplog):
 
     assert open_model(stored, cache).optimized_cache == "hit"
     after = json.loads(record(cache).read_text())["entry"]
-    assert before[0] == after[0]
-    assert before[1] != after[1]
+    assert before[:2] == after[:2]
+    assert before[2] != after[2]
 
 
 def test_an_entry_is_inspected_as_a_model_is(stored, cache, caplog, build):
@@ -246,7 +260,7 @@ def test_an_entry_is_inspected_as_a_model_is(stored, cache, caplog, build):
     (entry,) = entries(cache)
     entry.write_bytes(planted.SerializeToString())
     fields = json.loads(record(cache).read_text())
-    fields["entry"] = [hashlib.sha256(entry.read_bytes()).hexdigest(), None]
+    fields["entry"] = [hashlib.sha256(entry.read_bytes()).hexdigest(), entry.stat().st_size, None]
     record(cache).write_text(json.dumps(fields))
 
     session = open_model(stored, cache)
@@ -281,9 +295,23 @@ def test_one_writes_at_a_time(model, cache):
     with cache_folder.lock(cache / "optimized" / "lock", 0.0):
         session = open_model(model, cache)
 
-    assert session.optimized_cache == "off: another process writes to the cache now"
+    assert session.optimized_cache == "off: another process keeps it now"
     assert_right(session)
     assert not entries(cache)
+
+
+def test_what_another_has_kept_meanwhile_is_not_kept_again(model, cache, monkeypatch):
+    """A scorer that looked before the first one had kept the model, and gets the lock after it."""
+    lock = cache_folder.lock
+
+    def late(path: Path, timeout_s: float) -> Any:
+        monkeypatch.setattr(cache_folder, "lock", lock)
+        assert open_model(model, cache).optimized_cache == "stored"
+        return lock(path, timeout_s)
+
+    monkeypatch.setattr(cache_folder, "lock", late)
+
+    assert open_model(model, cache).optimized_cache == "off: another process keeps it now"
 
 
 def test_what_a_killed_writer_left_is_removed(stored, cache):
