@@ -18,10 +18,11 @@ from benchmarks.gpu_models import ROOT, Inputs, Model, why_differs
 from benchmarks.gpu_serving import binary_request, post_again, serving
 from scoring_runtime.onnx.buckets import rows_of
 from scoring_runtime.onnx.graphs import open_capturing
+from scoring_runtime.onnx.loading import open_session
 from scoring_runtime.onnx.memory import Halving
 from scoring_runtime.onnx.plan import read
 from scoring_runtime.onnx.providers import Placement
-from scoring_runtime.onnx.session import NO_GRAPH, Session, open_session
+from scoring_runtime.onnx.session import NO_GRAPH, Session
 from scoring_runtime.scorer.frames import ROUTE_V2, Request
 
 ONNX_NAMES = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}

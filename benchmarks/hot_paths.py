@@ -25,8 +25,8 @@ from benchmarks.callgrind import Callgrind
 from scoring_runtime.front.connection import Connection
 from scoring_runtime.front.server import Server
 from scoring_runtime.onnx.codecs.json import JsonCodec
+from scoring_runtime.onnx.loading import open_session
 from scoring_runtime.onnx.plan import SessionPlan
-from scoring_runtime.onnx.session import open_session
 from scoring_runtime.pool.launch import LaunchPlan
 from scoring_runtime.scorer import frames, loop
 from scoring_runtime.scorer.progress import Progress, create_shared_file

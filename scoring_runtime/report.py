@@ -33,6 +33,7 @@ def _onnx_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
         why = info.get("why_no_cuda_graphs")
         captured = sum(bucket["way"] == "graph" for bucket in info["buckets"])
         rows.append(("CUDA graphs", f"none: {why}" if why else f"{captured} of {len(info['buckets'])} buckets"))
+    rows.append(("model cache", _CACHED.get(info["optimized_cache"], info["optimized_cache"])))
     rows.append(("onnxruntime", str(info["onnxruntime"])))
     rows.append(("load, warm-up", f"{info['load_ms']:.0f} ms, {info['warm_up_ms']:.0f} ms"))
     return rows
@@ -41,6 +42,9 @@ def _onnx_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
 def _buckets(buckets: list[dict[str, Any]]) -> str:
     """Sizes, and the way in which each runs."""
     return ", ".join(f"{bucket['rows']} {bucket['way']} ({bucket['ms']:.3g} ms)" for bucket in buckets)
+
+
+_CACHED = {"hit": "optimised before", "stored": "optimised now, and kept for the next start"}
 
 
 def _within(tolerance: dict[str, float] | None) -> str:

@@ -62,8 +62,8 @@ ADAPTERS: dict[str, set[str]] = {
     "gunicorn": {"front/app.py", "front/worker.py", "telemetry/log.py"},  # it is subclassed at three places
     "httptools": {"front/connection.py"},
     "numpy": {path.relative_to(PACKAGE).as_posix() for path in MODULES if path.is_relative_to(PACKAGE / "onnx")},
-    "onnxruntime": {"onnx/session.py"},
-    "onnxruntime_ep_openvino": {"onnx/session.py"},
+    "onnxruntime": {"onnx/session.py", "onnx/loading.py"},
+    "onnxruntime_ep_openvino": {"onnx/loading.py"},
     "opentelemetry": {"telemetry/insights.py"},
     "orjson": {"onnx/codecs/json.py", "onnx/codecs/v2.py"},
     "prometheus_client": {"telemetry/metrics.py"},

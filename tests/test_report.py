@@ -17,6 +17,7 @@ INFO = {
     "placement": "all 7 nodes on the CPU",
     "degraded": None,
     "threads": 2,
+    "optimized_cache": "hit",
     "onnxruntime": "1.23.2",
     "load_ms": 12.4,
     "warm_up_ms": 3.6,
@@ -40,6 +41,7 @@ def test_a_model():
         providers      CPUExecutionProvider
         placement      all 7 nodes on the CPU
         threads        2
+        model cache    optimised before
         onnxruntime    1.23.2
         load, warm-up  12 ms, 4 ms
         """
@@ -67,6 +69,11 @@ def test_a_model_that_runs_in_buckets():
     assert "buckets        1 graph (0.412 ms), 8 plain (2.5 ms)\n" in report
     assert "CUDA graphs    1 of 2 buckets\n" in report
     assert "CUDA graphs    none: turned off\n" in render(MODEL, {**info, "why_no_cuda_graphs": "turned off"})
+
+
+def test_what_the_cache_did():
+    assert "model cache    optimised now, and kept" in render(MODEL, {**INFO, "optimized_cache": "stored"})
+    assert "model cache    off: why not\n" in render(MODEL, {**INFO, "optimized_cache": "off: why not"})
 
 
 def test_a_script():

@@ -49,10 +49,14 @@ def usable(path: Path) -> Folder | Unusable:
     why = why_unsafe(status, os.geteuid())
     if why is not None:
         return Unusable(f"{path} {why}", is_unsafe=True)
-    if not os.access(path, os.R_OK | os.X_OK):
+    if not _may(path, os.R_OK | os.X_OK):
         return Unusable(f"{path} cannot be read: check its permissions", is_unsafe=False)
-    writable = os.access(path, os.W_OK | os.X_OK)
+    writable = _may(path, os.W_OK | os.X_OK)
     return Folder(path, None if writable else f"{path} cannot be written: check its permissions and its mount")
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def why_unsafe(status: os.stat_result, user: int) -> str | None:

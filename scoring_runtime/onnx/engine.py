@@ -245,6 +245,7 @@ def load(hello: dict[str, Any]) -> Engine:
     opened = open_model(plan, name)
     load_ms = (time.perf_counter() - began) * 1000
     engine = Engine(opened.runner, name, opened.most_rows, load_ms, opened.usual_shapes, opened.wrap)
+    engine.info["optimized_cache"] = opened.optimized_cache
     if opened.building:
         engine.info["building"] = opened.building
     if plan.cuda_graphs == "on" and not engine.info["batchable"]:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from . import bound, graphs, profiles, tensorrt
+from .loading import open_session
 from .plan import SessionPlan
 from .runner import Runner
 from .samples import Guess
-from .session import open_session
 
 Wrap = Callable[[Runner, Guess], tuple[Runner, dict[str, Any]]]
 """Puts something around the session of a model whose rows were proved not to depend on each other, and describes it."""
@@ -23,6 +23,8 @@ class Opened(NamedTuple):
     usual_shapes: Mapping[str, profiles.Shape]
     """Of inputs with free axes, by name, where they are known."""
     wrap: Wrap
+    optimized_cache: str
+    """As Session.optimized_cache."""
     building: str | None = None
     """What goes on in the background."""
 
@@ -39,6 +41,7 @@ def open_model(plan: SessionPlan, name: str) -> Opened:
             most_rows,
             opened.usual_shapes,
             lambda session, guess: bound.wrap(session, guess, padded),
+            "off: TensorRT keeps its engines",
             opened.building,
         )
     session, why_no_graphs = graphs.open_capturing(plan, open_session)
@@ -47,4 +50,4 @@ def open_model(plan: SessionPlan, name: str) -> Opened:
         wrapped, described = bound.wrap(runner, guess, plan, lambda: open_session(plan))
         return wrapped, {**described, "why_no_cuda_graphs": why_no_graphs}
 
-    return Opened(session, plan.max_batch_size, {}, wrap)
+    return Opened(session, plan.max_batch_size, {}, wrap, session.optimized_cache)

@@ -17,12 +17,13 @@ from scoring_runtime.scorer.loop import LoadError
 
 from . import engine_cache, external_data, gpu, model_file, profiles, swap
 from .dtypes import BY_NAME, Array, Tolerance
+from .loading import open_session
 from .plan import SessionPlan
 from .profiles import Profile
 from .providers import Placement
 from .runner import Runner
 from .samples import SCALES, Guess, guesses
-from .session import VERSION, RunError, RunRefusedError, open_session
+from .session import VERSION, RunError, RunRefusedError
 from .tensors import Output, Tensor
 
 NAME = "tensorrt"

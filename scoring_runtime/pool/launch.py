@@ -113,6 +113,7 @@ def plan(target: Target, settings: Settings, environ: Mapping[str, str], gpus: t
     }
     if target.engine == "onnx":
         hello |= {name: getattr(settings, name) for name in _ONNX_SETTINGS}
+        hello |= {"cache_dir": cache_dir(settings, environ), "cache_dir_is_named": settings.cache_dir is not None}
     scorer_environ = dict(environ)
     if settings.model_dir is not None:
         scorer_environ["AZUREML_MODEL_DIR"] = settings.model_dir
@@ -121,6 +122,20 @@ def plan(target: Target, settings: Settings, environ: Mapping[str, str], gpus: t
     else:
         arguments = (user_python(settings, environ), str(_SCORER))
     return LaunchPlan(arguments, scorer_environ, hello, settings.preload, gpus=gpus)
+
+
+def cache_dir(settings: Settings, environ: Mapping[str, str]) -> str | None:
+    """The folder that keeps what was built for a model: as set, else in the cache folder of the user who started the server.
+
+    None where it is switched off, or the user has none.
+    """
+    if settings.cache_dir is not None:
+        return None if settings.cache_dir.lower() == "off" else str(Path(settings.cache_dir).expanduser().absolute())
+    for variable, below in (("XDG_CACHE_HOME", ""), ("HOME", ".cache")):
+        folder = Path(environ.get(variable, ""))
+        if folder.is_absolute():  # the convention: a relative one is as good as none
+            return str(folder / below / "scoring-runtime")
+    return None
 
 
 def user_python(settings: Settings, environ: Mapping[str, str]) -> str:

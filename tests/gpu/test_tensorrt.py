@@ -13,8 +13,9 @@ import onnxruntime
 import pytest
 
 from scoring_runtime.onnx import gpu, tensorrt
+from scoring_runtime.onnx.loading import open_session
 from scoring_runtime.onnx.plan import SessionPlan
-from scoring_runtime.onnx.session import RunRefusedError, open_session
+from scoring_runtime.onnx.session import RunRefusedError
 from scoring_runtime.scorer.loop import LoadError
 
 ONNX_NAME = "TensorrtExecutionProvider"

@@ -39,6 +39,27 @@ def test_a_model_that_batches(command, trained):
     assert rows["load, warm-up"][0].count(" ms") == 2
 
 
+def test_the_second_time_the_model_is_optimised_already(command, folded, tmp_path):
+    (tmp_path / "slow.onnx").write_bytes(folded(4000).SerializeToString())
+    environ = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "SCORING_CACHE_DIR": ""}
+
+    said = [report(command("check", tmp_path / "slow.onnx", environ=environ))["model cache"] for _ in range(2)]
+
+    assert said == [["optimised now, and kept for the next start"], ["optimised before"]]
+    assert list((tmp_path / "cache/scoring-runtime/optimized").glob("*.onnx"))
+    off = report(command("check", tmp_path / "slow.onnx", "--cache-dir", "off", environ=environ))
+    assert off["model cache"] == ["off: there is no cache folder"]
+
+
+def test_a_cache_folder_that_cannot_be_used_is_named(command, trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    ended = command("check", trained.iris, "--cache-dir", tmp_path / "file")
+
+    assert report(ended)["model cache"][0].startswith("off: ")
+    (warning,) = [line for line in ended.output.splitlines() if "WARNING" in line]
+    assert str(tmp_path / "file" / "optimized") in warning
+
+
 def test_a_model_that_does_not_batch_and_why(command, real_model):
     for name in ("squeezenet", "silero", "magika"):
         model = real_model(name)

@@ -15,6 +15,7 @@ from scoring_runtime.onnx import bound, buckets, memory, pinned
 from scoring_runtime.onnx.dtypes import Array
 from scoring_runtime.onnx.engine import Engine, load
 from scoring_runtime.onnx.graphs import open_capturing
+from scoring_runtime.onnx.loading import open_session
 from scoring_runtime.onnx.plan import SessionPlan, read
 from scoring_runtime.onnx.providers import Placement
 from scoring_runtime.onnx.runner import Runner
@@ -26,7 +27,6 @@ from scoring_runtime.onnx.session import (
     RunRefusedError,
     Session,
     is_out_of_memory,
-    open_session,
 )
 from scoring_runtime.scorer.loop import LoadError
 

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scoring_runtime.onnx.loading import open_session
 from scoring_runtime.onnx.plan import read
-from scoring_runtime.onnx.session import OutOfMemoryError, open_session
+from scoring_runtime.onnx.session import OutOfMemoryError
 
 pytestmark = pytest.mark.gpu
 

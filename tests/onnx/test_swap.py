@@ -15,9 +15,10 @@ from onnx import helper, numpy_helper
 
 from scoring_runtime.onnx.dtypes import Tolerance
 from scoring_runtime.onnx.engine import Engine
+from scoring_runtime.onnx.loading import open_session
 from scoring_runtime.onnx.plan import SessionPlan
 from scoring_runtime.onnx.runner import Runner
-from scoring_runtime.onnx.session import RunRefusedError, Session, open_session
+from scoring_runtime.onnx.session import RunRefusedError, Session
 from scoring_runtime.onnx.swap import Sample, Swapping, take, why_differs
 from scoring_runtime.scorer.loop import LoadError
 

@@ -15,8 +15,9 @@ from onnx import external_data_helper, helper, numpy_helper
 from scoring_runtime.onnx import gpu, profiles, tensorrt
 from scoring_runtime.onnx.dtypes import BY_NAME
 from scoring_runtime.onnx.engine import Engine
+from scoring_runtime.onnx.loading import open_session
 from scoring_runtime.onnx.plan import SessionPlan, read
-from scoring_runtime.onnx.session import RunRefusedError, Session, open_session
+from scoring_runtime.onnx.session import RunRefusedError, Session
 from scoring_runtime.onnx.swap import why_differs
 from scoring_runtime.scorer.loop import LoadError
 
