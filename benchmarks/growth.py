@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from benchmarks import measured, servers
 from benchmarks.measured import Measured, Metric
-from benchmarks.plots import Line, plot
+from scoring_runtime.tune.plots import Line, plot
 from benchmarks.tables import title
 from benchmarks.targets import Results
 
