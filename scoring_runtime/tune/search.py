@@ -221,7 +221,7 @@ class Search:
             trial.rejected = outcome
         else:
             trial.runs.append(outcome)
-            self._least_s = _least_s(outcome.started_s)
+            self._least_s = min(self._least_s, _least_s(outcome.started_s))
 
     def _leader(self, current: Candidate) -> Candidate:
         """From where to go on: the best so far, or what comes nearest, or the one at hand."""

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import measured, profile, report, suite
 from benchmarks.loads import NOT_ASKED, Run
-from benchmarks.plots import Line, plot
+from scoring_runtime.tune.plots import Line, plot
 from benchmarks.scenarios import SCENARIOS, Load
 from benchmarks.suite import Results, Start
 from benchmarks.targets import TARGETS

@@ -1,14 +1,14 @@
 """The search, with measurements that are made up and a clock that only they move."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scoring_runtime.tune.ramp import Point
-from scoring_runtime.tune.search import MOST_DOUBT, Measured, Rejected, Search, Trial, choose, nearest
+from scoring_runtime.tune.search import MOST_DOUBT, Measured, Rejected, Search, Step, Trial, choose, nearest
 from scoring_runtime.tune.space import AXES, BATCH_BOUNDS, Candidate, Ground, start, variants
 
 SLO = 10.0
@@ -21,7 +21,11 @@ def point(clients: int, throughput: float, p99_ms: float, failures: int = 0) -> 
 class World:
     """A machine: what measuring a candidate shows, and how long it takes."""
 
-    def __init__(self, show, takes=lambda limit_s: limit_s):
+    def __init__(
+        self,
+        show: Callable[[Candidate], Measured | Rejected],
+        takes: Callable[[float], float] = lambda limit_s: limit_s,
+    ) -> None:
         self.now = 0.0
         self.asked: list[tuple[Candidate, float, tuple[int, ...]]] = []
         self._show = show
@@ -178,7 +182,7 @@ def test_what_there_is_no_time_for_is_counted():
 
 @given(st.integers(1, 40), st.floats(5, 500))
 def test_steps_are_numbered_within_what_was_announced(cpus, budget_s):
-    steps = []
+    steps: list[Step] = []
     World(lambda candidate: Measured((point(1, 10, 5),))).search(ground(cpus), budget_s, tell=steps.append)
 
     assert [step.number for step in steps] == list(range(1, len(steps) + 1))
