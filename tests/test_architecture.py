@@ -33,7 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "scorer": set(),
     "onnx": {"scorer", "providers"},
     # what finds the best settings
-    "tune": {VERSION, "errors", "providers", "sealing", "settings", "target", "pool", "onnx.cpus", "scorer.process"},
+    "tune": {VERSION, "errors", "providers", "sealing", "settings", "target", "pool", "onnx.cpus"},
     # images and deployment
     "deploy": {VERSION, "errors", "settings", "target"},
     # what all of them may know

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from .. import settings as table
-from ..scorer.process import die_with_parent
+
+_START = """
+import sys
+from scoring_runtime import cli
+from scoring_runtime.scorer.process import die_with_parent
+die_with_parent(int(sys.argv[1]))
+sys.exit(cli.main(sys.argv[2:]))
+"""
+"""The command, but that the server dies with us. In the server itself: a preexec_fn would run what is registered for forks
+in this process, too, where an interrupt that comes in that moment is lost."""
 
 END_S = 5.0
 """How long a server may take to end by itself."""
@@ -43,7 +52,6 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Server":
-        parent = os.getpid()
         with self._log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 self._arguments,
@@ -51,7 +59,6 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a Ctrl-C is ours to act on
-                preexec_fn=lambda: die_with_parent(parent),  # noqa: PLW1509 - this process has one thread
             )
         try:
             self._wait_ready()
@@ -114,7 +121,7 @@ def command(target: Path, settings: Mapping[str, Any], port: int) -> Sequence[st
     """The command line of a server with these settings, but for those that are APART."""
     flags = [part for name, value in shared(settings).items() for part in (table.flag(name), _text(value))]
     own = ("--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--drain-grace-s", "0")
-    return (sys.executable, "-I", "-m", "scoring_runtime", "serve", str(target), *flags, *own)
+    return (sys.executable, "-I", "-c", _START, str(os.getpid()), "serve", str(target), *flags, *own)
 
 
 def shared(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -107,7 +107,8 @@ def test_interrupted_before_anything_was_measured_it_says_so(live_command, iris,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["iris.onnx"]
 
 
-def test_a_search_that_is_killed_leaves_no_server(live_command, iris):
+def test_a_search_that_is_killed_leaves_no_server(live_command, iris, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # it cannot clear up what it keeps there
     with live_command("tune", iris, "--budget-s", "60", "--slo-p99-ms", "2000") as process:
         for line in process.stdout:
             if line.startswith(b"[1/"):
