@@ -13,6 +13,9 @@ from typing import Any
 from . import checks, providers
 from .errors import ConfigurationError
 
+EVIDENCE_KEY = "tuned"
+"""In a file of settings: not a setting, but what `tune` found them by."""
+
 _ROW = "setting"
 _UNLIMITED_MS = 2**31 - 1
 
@@ -490,12 +493,17 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], config_file: str 
 
     Raises ConfigurationError that names the variable or the key, what it holds and what was expected.
     """
+    return Settings(**given(flags, environ, config_file))
+
+
+def given(flags: Mapping[str, Any], environ: Mapping[str, str], config_file: str | None) -> dict[str, Any]:
+    """Those settings of `load` that are no defaults, by name."""
     values: dict[str, Any] = {}
     if config_file is not None:
         values.update(_from_file(config_file))
     values.update(_from_environ(environ))
     values.update(flags)
-    return Settings(**values)
+    return values
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -532,6 +540,7 @@ def _from_file(path: str) -> dict[str, Any]:
         raise ConfigurationError(f'{path}: the configuration file holds no JSON object. Write {{"port": 5001}}.')
     names = {key: name for name, row in ROWS.items() for key in (name, *row.env)}
     values: dict[str, Any] = {}
+    document.pop(EVIDENCE_KEY, None)
     for key, value in document.items():
         name = names.get(key)
         if name is None:

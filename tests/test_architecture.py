@@ -21,7 +21,8 @@ VERSION = "__version__"
 ARROWS: dict[str, set[str]] = {
     # who starts: everything below, each thing when its command needs it
     "__main__": {"cli"},
-    "cli": {VERSION, "errors", "sealing", "settings", "target", "report", "front", "pool", "telemetry", "deploy"},
+    "cli": {VERSION, "errors", "sealing", "settings", "target", "report", "front", "pool", "telemetry", "deploy"}
+    | {"checks", "tune"},
     "azmlinfsrv": {VERSION, "errors", "sealing", "settings", "target", "front", "pool", "telemetry"},
     # the front and what it is made of
     "front": {VERSION, "errors", "settings", "openapi", "dispatch", "pool", "telemetry", "scorer.frames"},
@@ -41,6 +42,8 @@ ARROWS: dict[str, set[str]] = {
     # the processes that run models
     "scorer": set(),
     "onnx": {"scorer", "providers"},
+    # what finds the best settings
+    "tune": {VERSION, "errors", "providers", "sealing", "settings", "target", "pool", "onnx.cpus"},
     # images and deployment
     "deploy": {VERSION, "errors", "settings", "target"},
     # what all of them may know
