@@ -36,6 +36,10 @@ class RunRefusedError(RunError):
     """The inputs are at fault. The text is for the client."""
 
 
+class RunStoppedError(RunError):
+    """It was told to stop: nobody waits for it. Not to be run again in another way."""
+
+
 class Session:
     """A loaded model."""
 
@@ -47,6 +51,7 @@ class Session:
         self.outputs = [_output(argument) for argument in session.get_outputs()]
         self.providers: list[str] = session.get_providers()
         self.threads = threads
+        self._running = onnxruntime.RunOptions()  # of the present run, or of the last one
         self._input_names = [tensor.name for tensor in self.inputs]
         self._output_names = [output.name for output in self.outputs]
         self._by_ort_values = any(
@@ -55,19 +60,26 @@ class Session:
 
     def run(self, arrays: Sequence[Array]) -> list[Any]:
         """The outputs for these inputs, both in the model's order. RunRefusedError or RunError when there are none."""
+        options = self._running = onnxruntime.RunOptions()  # each its own: a late stop hits no other run
         try:
             if self._by_ort_values:
-                return self._run_ort_values(arrays)
+                return self._run_ort_values(arrays, options)
             outputs: list[Any] = self._session.run(
-                self._output_names, dict(zip(self._input_names, arrays, strict=True))
+                self._output_names, dict(zip(self._input_names, arrays, strict=True)), options
             )
             return outputs
         except native.InvalidArgument as error:
             raise RunRefusedError(_reason(str(error))) from error
         except Exception as error:  # whatever a kernel raises is this request's end, not the scorer's
+            if options.terminate:
+                raise RunStoppedError("it was told to stop") from error
             raise RunError(f"{type(error).__name__}: {error}") from error
 
-    def _run_ort_values(self, arrays: Sequence[Array]) -> list[Any]:
+    def stop(self) -> None:
+        """Let the run that is under way end before its next node, with RunStoppedError. Called from another thread."""
+        self._running.terminate = True
+
+    def _run_ort_values(self, arrays: Sequence[Array], options: onnxruntime.RunOptions) -> list[Any]:
         """A run of a model with bfloat16 inputs or outputs: numpy has no such type, so the bits travel by themselves."""
         feed = {}
         for tensor, array in zip(self.inputs, arrays, strict=True):
@@ -78,7 +90,7 @@ class Session:
                 feed[tensor.name] = onnxruntime.OrtValue.ortvalue_from_numpy(array)
         outputs = []
         for output, value in zip(
-            self.outputs, self._session.run_with_ort_values(self._output_names, feed), strict=True
+            self.outputs, self._session.run_with_ort_values(self._output_names, feed, options), strict=True
         ):
             if isinstance(output, Tensor) and output.dtype is _BFLOAT16:
                 shape = value.shape()

@@ -20,10 +20,12 @@ def _is_open_inference(value: Any) -> bool:
 
 
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "ahead": (lambda value: value in (0, 1) and isinstance(value, int), "0 or 1"),
     "headers": (lambda value: value in ("all", "none") or _is_texts(value), '"all", "none" or a list of names'),
     "methods": (lambda value: _is_texts(value) and frames.METHODS.keys() >= set(value), "a list of HTTP methods"),
     "name": (lambda value: isinstance(value, str), "a text"),
     "open_inference": (_is_open_inference, "an object whose headers and versions are lists of texts"),
+    "stops": (lambda value: isinstance(value, bool), "true or false"),
     "swagger": (_is_schema, "an object whose versions are a list of texts"),
 }
 """The fields that the front goes by. The others are only shown."""
