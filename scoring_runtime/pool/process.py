@@ -176,7 +176,7 @@ class Scorer(Life):
 
     def on_ended(self) -> None:
         self._settle_kept()
-        begun = self._progress.read()
+        begun = max(self._progress.read(), self._streaming)
         unsettled = [(ticket, number <= begun) for number, ticket in [*self.in_flight.items(), *self.ahead.items()]]
         self.in_flight, self.ahead = {}, {}
         self._owner.scorer_ended(self, unsettled)
