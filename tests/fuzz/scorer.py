@@ -193,7 +193,7 @@ class Play:
         _asked.clear()
         self.loop = Loop()
         hello = {"engine": "script"} if options & 1 else {"engine": "onnx"}
-        limits = {"max_batch_size": 2} if options & 4 else {}  # so few that full frames are sent ahead
+        limits: dict[str, Any] = {"max_batch_size": 2} if options & 4 else {}  # so few that full frames are sent ahead
         with patch.object(servers, "ControlPlane", _control):  # making one takes longer than all the rest
             self.front = fronts.Front(0, hello={**hello, "target": "score.py"}, log_level="warning", **limits)
         self.server = self.front.server
