@@ -76,7 +76,9 @@ class Engine:
     What happens before and after a run is apart from the run itself, so that it can be done while another run goes on.
     """
 
-    def __init__(self, session: Runner, name: str, max_batch_size: int, load_ms: float = 0.0) -> None:
+    def __init__(
+        self, session: Runner, name: str, max_batch_size: int, load_ms: float = 0.0, overlaps: bool = True
+    ) -> None:
         self._session = session
         self._codec = JsonCodec(session.inputs, session.outputs)
         self._v2 = v2.InferenceCodec(session.inputs, session.outputs, name)
@@ -88,7 +90,7 @@ class Engine:
         self.info: dict[str, Any] = {
             "engine": "onnx",
             "idempotent": True,
-            "ahead": 1,
+            "ahead": int(overlaps),
             "stops": True,
             "headers": "none",
             "name": name,
@@ -283,12 +285,15 @@ def _decline(request_ids: Sequence[int], outbox: Outbox) -> None:
 def load(hello: dict[str, Any]) -> Engine:
     """The engine that the front's HELLO asks for; LoadError when the model cannot be served."""
     logging.basicConfig(level=hello.get("log_level", "info").upper(), format="%(levelname)s %(name)s: %(message)s")
-    threads = cpus.threads(hello.get("threads", 0), hello.get("scorers", 1), cpus.by_affinity(), cpus.quota())
+    affinity, granted = cpus.by_affinity(), cpus.quota()
+    threads = cpus.threads(hello.get("threads", 0), hello.get("scorers", 1), affinity, granted)
     plan = read(hello, threads)
     began = time.perf_counter()
     session = open_session(plan)
     load_ms = (time.perf_counter() - began) * 1000
-    return Engine(session, hello.get("name") or plan.path.stem, hello.get("max_batch_size", 128), load_ms)
+    # To decode beside a run takes something to do it with: on one CPU that the run needs it would cost, and gain nothing.
+    overlaps = cpus.usable(affinity, granted) > 1 or session.providers != ["CPUExecutionProvider"]
+    return Engine(session, hello.get("name") or plan.path.stem, hello.get("max_batch_size", 128), load_ms, overlaps)
 
 
 def _describe(output: Output) -> dict[str, Any]:

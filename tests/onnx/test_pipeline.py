@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from scoring_runtime.onnx import pipeline
+from scoring_runtime.onnx import cpus, pipeline
 from scoring_runtime.onnx.engine import Engine
 from scoring_runtime.onnx.plan import SessionPlan
 from scoring_runtime.onnx.session import RunStoppedError, open_session
@@ -225,6 +225,16 @@ def test_where_frames_come_ahead_runs_are_handed_over(front):
     front.answers(24)
     until(lambda: front.loop._last_us >= pipeline.WORTH_OVERLAP_US)
     assert front.loop._runner is not None
+
+
+def test_on_one_cpu_that_runs_the_model_nothing_is_sent_ahead(tmp_path, load_engine, monkeypatch):
+    infos = []
+    for granted in (None, 1.0, 2.0):
+        monkeypatch.setattr(cpus, "quota", lambda granted=granted: granted)
+        monkeypatch.setattr(cpus, "by_affinity", lambda: 2)
+        infos.append(load_engine(looping_model(), tmp_path).info)
+    assert [info["ahead"] for info in infos] == [1, 0, 1]
+    assert all(info["stops"] for info in infos)
 
 
 def test_the_channel_closes_while_a_run_goes_on(front):
