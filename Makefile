@@ -54,7 +54,7 @@ types: $(VENV)/.dev ## Check the types
 .PHONY: test
 test: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel incumbent gpu-wheel openvino-wheel ## Test the built and installed wheel (PYTEST_ARGS="-k batch")
 	@{ command -v curl && command -v haproxy && command -v wrk; } >/dev/null || $(MAKE) apt
-	$(RUN) -m pytest -m 'not gpu' $(PYTEST_ARGS)
+	$(RUN) -m pytest $(PYTEST_ARGS)
 
 .PHONY: chaos
 chaos: $(VENV)/.dev $(VENV)/.wheel ## Break a server for ten minutes (CHAOS_ARGS="--minutes 60 --seed 7 --json FILE")

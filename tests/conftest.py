@@ -17,6 +17,18 @@ import onnx
 import pytest
 from onnx import helper
 
+from scoring_runtime.onnx.nvidia import why_no_gpu
+
+GPU_SKIP = why_no_gpu(os.environ)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need a GPU are skipped where there is none, and say so."""
+    for item in items:
+        if GPU_SKIP is not None and item.get_closest_marker("gpu") is not None:
+            item.add_marker(pytest.mark.skip(reason=f"needs a GPU: {GPU_SKIP}"))
+
+
 # Interpreters
 
 

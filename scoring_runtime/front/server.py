@@ -327,7 +327,7 @@ class Server:
         if wanted_headers != self.scoring.wanted_headers:
             self.scoring.wanted_headers = wanted_headers
             self.known_heads.clear()  # what is kept of them depends on it
-        self.scoring.cost.stacks = self.pool.info.get("batchable") is True
+        self.scoring.adopt(self.pool.info)
         if not self._announced_ready and self.pool.ready:
             self._announced_ready = True
             self._announce()

@@ -106,9 +106,7 @@ class Bucketed:
 
     def stop(self) -> None:
         """As the session inside."""
-        stop = getattr(self._session, "stop", None)
-        if stop is not None:
-            stop()
+        self._session.stop()
 
     def close(self) -> None:
         """End the thread, where there is one. Nothing runs after this."""

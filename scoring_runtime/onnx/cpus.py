@@ -115,5 +115,9 @@ def threads(asked: int, scorers: int, affinity: int, granted: float | None) -> i
     """
     if asked > 0:
         return asked
-    usable = affinity if granted is None else min(affinity, granted)
-    return max(1, int(usable / max(1, scorers)))
+    return max(1, int(usable(affinity, granted) / max(1, scorers)))
+
+
+def usable(affinity: int, granted: float | None) -> float:
+    """CPUs that there are in all."""
+    return affinity if granted is None else min(affinity, granted)

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple, Protocol
 
@@ -17,7 +17,7 @@ from .opening import Wrap, open_model
 from .plan import read
 from .runner import Runner
 from .samples import SCALES, Guess, guesses
-from .session import VERSION, OutOfMemoryError, RunError, RunRefusedError
+from .session import VERSION, OutOfMemoryError, RunError, RunRefusedError, RunStoppedError
 from .tensors import BadInputError, Output, Tensor, unequal_sizes
 
 LONGEST_SAMPLE_BYTES = 2048
@@ -59,8 +59,24 @@ class Job(NamedTuple):
         return len(self.arrays[0])
 
 
+class Ran(NamedTuple):
+    """What came of a run."""
+
+    outputs: list[Any]
+    run_us: int
+
+
+Part = Generator[Sequence[Array], Ran, None]
+"""What of a frame shares a run. It yields the inputs of one run and is sent what came of it, or has the RunError thrown in;
+then it answers its requests, or wants another run."""
+
+
 class Engine:
-    """One model, ready to score. usual_shapes: of inputs with free axes, by name, where they are known."""
+    """One model, ready to score.
+
+    What happens before and after a run is apart from the run itself, so that it can be done while another run goes on.
+    usual_shapes: of inputs with free axes, by name, where they are known.
+    """
 
     def __init__(
         self,
@@ -68,6 +84,8 @@ class Engine:
         name: str,
         max_batch_size: int,
         load_ms: float = 0.0,
+        *,
+        overlaps: bool = True,
         usual_shapes: Mapping[str, tuple[int, ...]] | None = None,
         wrap: Wrap | None = None,
     ) -> None:
@@ -85,6 +103,8 @@ class Engine:
         self.info: dict[str, Any] = {
             "engine": "onnx",
             "idempotent": True,
+            "ahead": int(overlaps),
+            "stops": True,
             "headers": "none",
             "name": name,
             "inputs": [_describe(tensor) for tensor in session.inputs],
@@ -105,13 +125,25 @@ class Engine:
             **described,
         }
 
-    def score(self, requests: Sequence[Request], outbox: Outbox) -> None:
-        """Answer every request, each by itself: what is wrong with one never shows in another."""
+    def score(self, requests: Sequence[Request], outbox: Outbox) -> int:
+        """Answer every request, each by itself: what is wrong with one never shows in another. The time of all runs, in us."""
+        return sum([drive(part, self._session.run) for part in self.parts(requests, outbox)])
+
+    def run(self, arrays: Sequence[Array]) -> list[Any]:
+        """One run that a part wants. As the runner's."""
+        return self._session.run(arrays)
+
+    def stop(self) -> None:
+        """Let the run that is under way end early. As the runner's."""
+        self._session.stop()
+
+    def parts(self, requests: Sequence[Request], outbox: Outbox) -> Iterator[Part]:
+        """The same, in parts, to be run one after the other. What cannot be read is answered before the first of them."""
         if len(requests) > 1 and self._stacks:
             ids, _, routes, _, _, bodies = zip(*requests, strict=True)
             together = self._codec.decode_together(bodies) if ROUTE_V2 not in routes else None
             if together is not None:
-                self._answer_stacked(ids, *together, outbox)
+                yield from self._stacked_parts(ids, *together, outbox)
                 return
         groups: dict[batch.Signature, list[Job]] = {}
         alone: list[Job] = []
@@ -126,9 +158,9 @@ class Engine:
                 groups.setdefault(signature, []).append(job)
         for group in groups.values():
             for part in batch.chunks([job.rows for job in group], self._max_batch_size):
-                self._answer(group[part], outbox)
+                yield self._answer(group[part], outbox)
         for job in alone:
-            self._answer([job], outbox)
+            yield self._answer_alone(job, outbox)
 
     def _decode(self, request: Request, outbox: Outbox) -> Job | None:
         """What is to be run; None when the request has its answer: it cannot be read."""
@@ -142,8 +174,10 @@ class Engine:
             outbox.add(request.id, 400, encode(str(error)))
             return None
 
-    def _answer_stacked(self, ids: Sequence[int], arrays: list[Array], rows: list[int], outbox: Outbox) -> None:
-        """Run what is stacked already, in runs of at most so many rows; what fails is run again, each by itself."""
+    def _stacked_parts(
+        self, ids: Sequence[int], arrays: list[Array], rows: list[int], outbox: Outbox
+    ) -> Iterator[Part]:
+        """What is stacked already, in runs of at most so many rows."""
         most_rows = self._max_batch_size
         parts = [slice(None)] if len(arrays[0]) <= most_rows else batch.chunks(rows, most_rows)
         first_row = 0
@@ -151,24 +185,32 @@ class Engine:
             last_row = first_row + sum(rows[part])
             stacked = arrays if part == slice(None) else [array[first_row:last_row] for array in arrays]
             first_row = last_row
-            try:
-                self._run_together(ids[part], stacked, rows[part], outbox)
-            except (RunError, batch.RowsError, FrameError):
-                for number, job in zip(ids[part], batch.split(stacked, rows[part]), strict=True):
-                    self._answer_alone(Job(number, tuple(job)), outbox)
+            yield self._answer_stacked(ids[part], stacked, rows[part], outbox)
 
-    def _answer(self, jobs: Sequence[Job], outbox: Outbox) -> None:
+    def _answer_stacked(self, ids: Sequence[int], arrays: list[Array], rows: list[int], outbox: Outbox) -> Part:
+        """Run what is stacked already; if that fails, each by itself."""
+        try:
+            yield from self._run_together(ids, arrays, rows, outbox)
+        except RunStoppedError:
+            _decline(ids, outbox)
+        except (RunError, batch.RowsError, FrameError):
+            for number, job in zip(ids, batch.split(arrays, rows), strict=True):
+                yield from self._answer_alone(Job(number, tuple(job)), outbox)
+
+    def _answer(self, jobs: Sequence[Job], outbox: Outbox) -> Part:
         """Run jobs as one; if that fails, each by itself."""
         if len(jobs) == 1:
-            self._answer_alone(jobs[0], outbox)
+            yield from self._answer_alone(jobs[0], outbox)
             return
         try:
             arrays = batch.stack([job.arrays for job in jobs])
             forms = [job.form for job in jobs]
-            self._run_together([job.id for job in jobs], arrays, [job.rows for job in jobs], outbox, forms)
+            yield from self._run_together([job.id for job in jobs], arrays, [job.rows for job in jobs], outbox, forms)
+        except RunStoppedError:
+            _decline([job.id for job in jobs], outbox)
         except (RunError, batch.RowsError, FrameError):
             for job in jobs:
-                self._answer_alone(job, outbox)
+                yield from self._answer_alone(job, outbox)
 
     def _run_together(
         self,
@@ -177,11 +219,9 @@ class Engine:
         rows: Sequence[int],
         outbox: Outbox,
         forms: Sequence[v2.Form | None] = (),
-    ) -> None:
+    ) -> Part:
         """One run, and its rows to whom they belong; RunError, RowsError or FrameError when nothing was answered."""
-        began = time.perf_counter()
-        outputs = self._session.run(arrays)
-        run_us = int((time.perf_counter() - began) * 1e6)
+        outputs, run_us = yield arrays
         batch.check_rows(outputs, sum(rows))
         if any(forms):
             for number, part, form in zip(ids, batch.split(outputs, rows), forms, strict=True):
@@ -194,14 +234,15 @@ class Engine:
         outbox.add_all(ids, bodies, run_us)
         outbox.flush_if_due()
 
-    def _answer_alone(self, job: Job, outbox: Outbox) -> None:
+    def _answer_alone(self, job: Job, outbox: Outbox) -> Part:
         arrays, encode = job.arrays, encode_error
         if job.form is not None:
             encode = v2.encode_error
             arrays = tuple([array if array.flags.aligned else array.copy() for array in arrays])
-        began = time.perf_counter()
         try:
-            outputs = self._session.run(arrays)
+            outputs, run_us = yield arrays
+        except RunStoppedError:
+            _decline([job.id], outbox)
         except RunRefusedError as error:
             outbox.add(job.id, 400, encode(f"the model refuses the inputs: {error}"))
         except RunError as error:
@@ -213,7 +254,6 @@ class Engine:
                 too_large = isinstance(error, OutOfMemoryError)
                 outbox.add(job.id, *(507, encode(_no_memory(job))) if too_large else (500, encode(_RUN_FAILED)))
         else:
-            run_us = int((time.perf_counter() - began) * 1e6)
             self._settle(job.id, outputs, run_us, outbox, job.form)
         outbox.flush_if_due()
 
@@ -235,16 +275,52 @@ class Engine:
         return None if len(body) > LONGEST_SAMPLE_BYTES else json.loads(body)
 
 
+def drive(part: Part, run: Callable[[Sequence[Array]], list[Any]]) -> int:
+    """Run a part to its end, here and now. The time of its runs, in us."""
+    total_us = 0
+    try:
+        arrays = next(part)
+        while True:
+            began = time.perf_counter()
+            try:
+                outputs = run(arrays)
+            except RunError as error:
+                arrays = part.throw(error)
+                continue
+            run_us = int((time.perf_counter() - began) * 1e6)
+            total_us += run_us
+            arrays = part.send(Ran(outputs, run_us))
+    except StopIteration:
+        return total_us
+
+
+def _decline(request_ids: Sequence[int], outbox: Outbox) -> None:
+    """Settle requests whose run was stopped. Nobody reads it."""
+    for number in request_ids:
+        outbox.add(number, 503, encode_error("the run was stopped: nobody waits for it any more"))
+
+
 def load(hello: dict[str, Any]) -> Engine:
     """The engine that the front's HELLO asks for; LoadError when the model cannot be served."""
     logging.basicConfig(level=hello.get("log_level", "info").upper(), format="%(levelname)s %(name)s: %(message)s")
-    threads = cpus.threads(hello.get("threads", 0), hello.get("scorers", 1), cpus.by_affinity(), cpus.quota())
+    affinity, granted = cpus.by_affinity(), cpus.quota()
+    threads = cpus.threads(hello.get("threads", 0), hello.get("scorers", 1), affinity, granted)
     plan = read(hello, threads)
     began = time.perf_counter()
     name = hello.get("name") or plan.path.stem
     opened = open_model(plan, name)
     load_ms = (time.perf_counter() - began) * 1000
-    engine = Engine(opened.runner, name, opened.most_rows, load_ms, opened.usual_shapes, opened.wrap)
+    # To decode beside a run takes something to do it with: on one CPU that the run needs it would cost, and gain nothing.
+    overlaps = cpus.usable(affinity, granted) > 1 or opened.runner.providers != ["CPUExecutionProvider"]
+    engine = Engine(
+        opened.runner,
+        name,
+        opened.most_rows,
+        load_ms,
+        overlaps=overlaps,
+        usual_shapes=opened.usual_shapes,
+        wrap=opened.wrap,
+    )
     engine.info["optimized_cache"] = opened.optimized_cache
     if opened.building:
         engine.info["building"] = opened.building

@@ -21,8 +21,8 @@ def describe(hello: dict[str, Any]) -> dict[str, Any]:
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     from .codecs.json import JsonCodec
     from .dtypes import BY_NAME
+    from .loading import open_session
     from .plan import read
-    from .session import open_session
     from .tensors import Tensor
 
     plan = read(hello, threads=1)

@@ -99,9 +99,7 @@ class Halving:
 
     def stop(self) -> None:
         """As the runner inside."""
-        stop = getattr(self._runner, "stop", None)
-        if stop is not None:
-            stop()
+        self._runner.stop()
 
     def _run_parts(self, arrays: Sequence[Array], rows: int, most_rows: int) -> list[Any]:
         return buckets.join([self.run([array[part] for array in arrays]) for part in buckets.parts(rows, most_rows)])

@@ -25,3 +25,10 @@ class Runner(Protocol):
 
     def run(self, arrays: Sequence[Array]) -> list[Any]:
         """The outputs for these inputs, both in the model's order. RunRefusedError or RunError when there are none."""
+
+    def stop(self) -> None:
+        """Let the run that is under way, if any, end early with RunStoppedError. Called from another thread.
+
+        It may come just before that run begins, or between two runs that are one to the caller, and be lost: the caller
+        repeats it until the run has ended.
+        """

@@ -34,6 +34,10 @@ class OutOfMemoryError(RunError):
     """The run did not fit into memory. The text is for the log."""
 
 
+class RunStoppedError(RunError):
+    """It was told to stop: nobody waits for it. Not to be run again in another way."""
+
+
 NO_GRAPH = -1
 """In the place of a graph's number: nothing is captured, nothing is replayed."""
 
@@ -57,6 +61,7 @@ class Session:
         self.placement = placement
         self.optimized_cache = optimized_cache
         """Whether it came from the cache: "hit", "stored", or "off: REASON"."""
+        self._running = onnxruntime.RunOptions()  # of the present run, or of the last one
         self._input_names = [tensor.name for tensor in self.inputs]
         self._output_names = [output.name for output in self.outputs]
         self._by_ort_values = any(
@@ -70,17 +75,16 @@ class Session:
 
     def run(self, arrays: Sequence[Array]) -> list[Any]:
         """The outputs for these inputs, both in the model's order. RunRefusedError or RunError when there are none."""
+        options = self._run_options()
         try:
             if self._by_ort_values:
-                return self._run_ort_values(arrays)
+                return self._run_ort_values(arrays, options)
             outputs: list[Any] = self._session.run(
-                self._output_names,
-                dict(zip(self._input_names, arrays, strict=True)),
-                self._run_options() if self.captures else None,
+                self._output_names, dict(zip(self._input_names, arrays, strict=True)), options
             )
             return outputs
         except Exception as error:  # whatever a kernel raises is this request's end, not the scorer's
-            raise _run_error(error) from error
+            raise _run_error(error, options) from error
 
     def bind(self, arrays: Sequence[Array], outputs: Sequence[Any], graph: int = NO_GRAPH) -> "Binding | None":
         """Fixed memory for runs of inputs and outputs as these; None where the model's types do not allow it.
@@ -104,14 +108,18 @@ class Session:
             raise _run_error(error) from error
 
     def _run_options(self, graph: int = NO_GRAPH) -> onnxruntime.RunOptions:
-        """For one run."""
-        options = onnxruntime.RunOptions()
+        """For one run, each its own: a late stop hits no other run."""
+        options = self._running = onnxruntime.RunOptions()
         if self.captures:
             # Without a number a session that can capture would take a run of any shape for graph 0.
             options.add_run_config_entry("gpu_graph_id", str(graph))
         return options
 
-    def _run_ort_values(self, arrays: Sequence[Array]) -> list[Any]:
+    def stop(self) -> None:
+        """Let the run that is under way end before its next node, with RunStoppedError. Called from another thread."""
+        self._running.terminate = True
+
+    def _run_ort_values(self, arrays: Sequence[Array], options: onnxruntime.RunOptions) -> list[Any]:
         """A run of a model with bfloat16 inputs or outputs: numpy has no such type, so the bits travel by themselves."""
         feed = {}
         for tensor, array in zip(self.inputs, arrays, strict=True):
@@ -121,7 +129,6 @@ class Session:
             else:
                 feed[tensor.name] = onnxruntime.OrtValue.ortvalue_from_numpy(array)
         outputs = []
-        options = self._run_options() if self.captures else None
         values = self._session.run_with_ort_values(self._output_names, feed, options)
         for output, value in zip(self.outputs, values, strict=True):
             if isinstance(output, Tensor) and output.dtype is _BFLOAT16:
@@ -166,6 +173,7 @@ class Binding:
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """The outputs for these inputs, which may have fewer rows than the memory: they are padded. As Session.run."""
+        options = self._options()
         try:
             rows = len(arrays[0])
             for value, staged, array in zip(self._inputs, self._staged, arrays, strict=True):
@@ -173,12 +181,12 @@ class Binding:
                 if not self._on_cpu:
                     value.update_inplace(staged)
             self._binding.synchronize_inputs()
-            self._session.run_with_iobinding(self._binding, self._options())
+            self._session.run_with_iobinding(self._binding, options)
             self._binding.synchronize_outputs()
             # The next run writes into the same memory. From a device `numpy` copies; on a CPU it only looks.
             return [value.numpy()[:rows].copy() if self._on_cpu else value.numpy()[:rows] for value in self._outputs]
         except Exception as error:  # as in Session.run
-            raise _run_error(error) from error
+            raise _run_error(error, options) from error
 
 
 def _host_memory(like: Array) -> Array:
@@ -200,7 +208,9 @@ def is_out_of_memory(text: str) -> bool:
     return _OUT_OF_MEMORY.search(text) is not None
 
 
-def _run_error(error: Exception) -> RunError:
+def _run_error(error: Exception, options: onnxruntime.RunOptions | None = None) -> RunError:
+    if options is not None and options.terminate:
+        return RunStoppedError("it was told to stop")
     if isinstance(error, native.InvalidArgument):
         return RunRefusedError(reason(str(error)))
     text = f"{type(error).__name__}: {error}"

@@ -72,9 +72,7 @@ class Swapping:
 
     def stop(self) -> None:
         """Let the run under way end early, where the session can."""
-        stop = getattr(self._runner, "stop", None)
-        if stop is not None:
-            stop()
+        self._runner.stop()
 
     @property
     def state(self) -> str:

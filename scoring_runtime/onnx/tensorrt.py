@@ -87,9 +87,7 @@ class Profiled:
 
     def stop(self) -> None:
         """Let the run under way end early, where the session can."""
-        stop = getattr(self._runner, "stop", None)
-        if stop is not None:
-            stop()
+        self._runner.stop()
 
 
 def leads(plan: SessionPlan) -> bool:

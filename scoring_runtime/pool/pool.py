@@ -52,7 +52,7 @@ class _Seat:
 class Pool:
     """Starts N scorers, hands out idle ones, restarts what ends.
 
-    on_idle: a scorer became free. on_replies: tickets with their replies, and how long the scorer was busy.
+    on_idle: a scorer became free, or began the frame that was sent ahead. on_replies: tickets with their replies, and how long the scorer was busy.
     on_piece: one piece of a reply that comes in pieces. on_returned: tickets that wait behind such a reply, not begun.
     on_unsettled: a scorer ended; the tickets that it had, if any, each with whether it may have run.
     on_boot_failed: a scorer could not load before the pool was ready for the first time. on_ended: a process is gone.
@@ -230,6 +230,10 @@ class Pool:
         """A scorer is free."""
         if not scorer.leaving:
             self.idle.append(scorer)
+        self._on_idle()
+
+    def scorer_advanced(self, scorer: Scorer) -> None:
+        """A scorer can be sent a frame ahead again."""
         self._on_idle()
 
     def scorer_leaving(self, scorer: Scorer) -> None:

@@ -41,7 +41,7 @@ def at_model(target: Target, settings: Settings, order: Order, environ: Mapping[
         start_new_session=True,
     ) as asked:
         try:
-            info = probe.probe(plan, min(settings.start_timeout_s, order.budget_s))
+            info = probe.probe(plan, min(settings.load_timeout_s, order.budget_s))
             told, complaint = asked.communicate(timeout=order.budget_s)
         except subprocess.TimeoutExpired:
             raise TuneError(
@@ -84,7 +84,7 @@ def working_providers(
         if not why:
             try:
                 plan = launch.plan(target, dataclasses.replace(settings, provider=name, scorers=1), environ)
-                runs = probe.probe(plan, min(settings.start_timeout_s, order.budget_s))["providers"]
+                runs = probe.probe(plan, min(settings.load_timeout_s, order.budget_s))["providers"]
                 why = "" if onnx_name in runs[:1] else f"does not run the model: {', '.join(runs)} would"
             except ScorerStartError as error:
                 why = f"does not run the model: {error.message}"

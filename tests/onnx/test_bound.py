@@ -262,7 +262,7 @@ class Loads:
         self.asked.append((plan.providers[0], plan.require, captures))
         if captures and self.fault:
             raise LoadError(f"{plan.path}: {self.fault}")
-        session = open_session(plan)
+        session = open_session(SessionPlan(plan.path, 1, providers=("cpu",)))  # in the place of one on CUDA
         if self.on_cuda:
             session.providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
             session.captures = captures

@@ -222,7 +222,7 @@ def test_the_sizes_of_a_profile_are_those_to_try(divides):
     session = on_cpu(divides)
     assert Engine(session, "divides", 8).info["batchable"] is False
     usual = {name: sizes.usual for name, sizes in RANGE.items()}
-    assert Engine(tensorrt.Profiled(session, RANGE), "divides", 8, 0.0, usual).info["batchable"] is True
+    assert Engine(tensorrt.Profiled(session, RANGE), "divides", 8, usual_shapes=usual).info["batchable"] is True
 
 
 def test_every_corner_of_the_profile_is_run_before_requests_are(divides, caplog):
