@@ -318,7 +318,8 @@ class Server:
         if wanted_headers != self.scoring.wanted_headers:
             self.scoring.wanted_headers = wanted_headers
             self.known_heads.clear()  # what is kept of them depends on it
-        self.scoring.cost.stacks = self.pool.info.get("batchable") is True
+        # An engine that found that its rows are better run one by one takes n times as long for n.
+        self.scoring.cost.stacks = self.pool.info.get("batchable") is True and self.pool.info.get("rows_per_run") != 1
         if not self._announced_ready and self.pool.ready:
             self._announced_ready = True
             self._announce()

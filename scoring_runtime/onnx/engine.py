@@ -3,13 +3,13 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple, Protocol
 
 from scoring_runtime.scorer.frames import ROUTE_V2, FrameError, Request
 
-from . import batch, cpus
+from . import batch, cpus, ragged, worth
 from .codecs import v2
 from .codecs.json import JsonCodec, encode_error
 from .dtypes import BY_NAME, Array
@@ -22,13 +22,6 @@ from .tensors import BadInputError, Output, Tensor, unequal_sizes
 LONGEST_SAMPLE_BYTES = 2048
 SEARCH_SECONDS = 10.0
 """How long warm-up looks for inputs that the model accepts."""
-
-LARGE_ROW_BYTES = 1 << 18
-"""To copy rows of this size next to each other may cost more than they save by sharing a run, so that is measured: images
-of 3 x 224 x 224 take 78 us each when 8 are stacked for a model that costs nothing, 32 each alone; 10 % more than alone in a
-network of convolutions."""
-LONG_RUN_S = 0.005
-"""Where one row takes longer, a copy is no matter."""
 
 _RUN_FAILED = "the model failed on this request; the server's log says why"
 _log = logging.getLogger(__name__)
@@ -51,6 +44,8 @@ class Job(NamedTuple):
     arrays: tuple[Array, ...]
     form: v2.Form | None = None
     """Of the reply; None for that of /score."""
+    length: int | None = None
+    """Of a request that may be padded."""
 
     @property
     def rows(self) -> int:
@@ -61,15 +56,33 @@ class Job(NamedTuple):
 class Engine:
     """One model, ready to score."""
 
-    def __init__(self, session: Runner, name: str, max_batch_size: int, load_ms: float = 0.0) -> None:
+    def __init__(
+        self,
+        session: Runner,
+        name: str,
+        max_batch_size: int,
+        load_ms: float = 0.0,
+        wanted: ragged.Wanted = ragged.Wanted(),  # noqa: B008 - frozen
+    ) -> None:
         self._session = session
         self._codec = JsonCodec(session.inputs, session.outputs)
         self._v2 = v2.InferenceCodec(session.inputs, session.outputs, name)
-        self._max_batch_size = max_batch_size
+        self._worth = worth.Worth(max_batch_size)
         began = time.perf_counter()
         guess = _find_sample(session)
         self._why_not_batchable = _why_not_batchable(session, guess)
-        self._stacks = self._why_not_batchable is None and (guess is None or _stacking_pays(session, guess))
+        self._stacks = self._why_not_batchable is None
+        self._padding: ragged.Padding | None = None
+        why_not_padded: str | None = "requests do not share runs"
+        rows_per_run: int | None = 1
+        gain: float | None = None
+        if self._stacks and guess is not None:
+            padding = _padding(session, guess, wanted)
+            if isinstance(padding, ragged.Padding):
+                self._padding, why_not_padded = padding, None
+            else:
+                why_not_padded = padding
+            rows_per_run, gain = _measure(session, guess, self._worth, max_batch_size)
         self.info: dict[str, Any] = {
             "engine": "onnx",
             "idempotent": True,
@@ -79,6 +92,9 @@ class Engine:
             "outputs": [_describe(output) for output in session.outputs],
             "batchable": self._why_not_batchable is None,
             "why_not_batchable": self._why_not_batchable,
+            "rows_per_run": rows_per_run,
+            "stacking_gain": None if gain is None else round(gain, 2),
+            "ragged": why_not_padded or True,
             "tolerance": asdict(tolerance) if (tolerance := BY_NAME["float32"].tolerance) else None,
             "providers": session.providers,
             "threads": session.threads,
@@ -91,7 +107,7 @@ class Engine:
 
     def score(self, requests: Sequence[Request], outbox: Outbox) -> None:
         """Answer every request, each by itself: what is wrong with one never shows in another."""
-        if len(requests) > 1 and self._stacks:
+        if len(requests) > 1 and self._stacks and self._padding is None:
             ids, _, routes, _, _, bodies = zip(*requests, strict=True)
             together = self._codec.decode_together(bodies) if ROUTE_V2 not in routes else None
             if together is not None:
@@ -103,33 +119,56 @@ class Engine:
             job = self._decode(request, outbox)
             if job is None:
                 continue
-            signature = batch.signature(job.arrays) if self._stacks and len(requests) > 1 else None
+            signature = self._signature(job) if self._stacks and len(requests) > 1 else None
             if signature is None:
                 alone.append(job)
             else:
                 groups.setdefault(signature, []).append(job)
-        for group in groups.values():
-            for part in batch.chunks([job.rows for job in group], self._max_batch_size):
-                self._answer(group[part], outbox)
+        for signature, group in groups.items():
+            for jobs in self._runs(signature, group):
+                self._answer(jobs, outbox)
         for job in alone:
-            self._answer([job], outbox)
+            self._answer_alone(job, outbox)
 
     def _decode(self, request: Request, outbox: Outbox) -> Job | None:
         """What is to be run; None when the request has its answer: it cannot be read."""
         try:
             if request.route == ROUTE_V2:
                 arrays, form = self._v2.decode(request.head, request.body)
-                return Job(request.id, arrays, form)
-            return Job(request.id, self._codec.decode(request.body), None)
+            else:
+                arrays, form = self._codec.decode(request.body), None
+            length = None if self._padding is None else self._padding.length(arrays)
+            return Job(request.id, arrays, form, length)
         except BadInputError as error:
             encode = v2.encode_error if request.route == ROUTE_V2 else encode_error
             outbox.add(request.id, 400, encode(str(error)))
             return None
 
+    def _signature(self, job: Job) -> batch.Signature | None:
+        """What requests have in common that can share a run."""
+        if self._padding is not None and job.length is not None:
+            return self._padding.signature(job.arrays)
+        return batch.signature(job.arrays)
+
+    def _runs(self, signature: batch.Signature, group: Sequence[Job]) -> Iterator[Sequence[Job]]:
+        """Requests that can share a run, as the runs that are worth it."""
+        rows = [job.rows for job in group]
+        padding, lengths = self._padding, [job.length for job in group if job.length is not None]
+        if padding is None or not lengths:
+            kind, _ = self._worth.of(signature)
+            for part in batch.chunks(rows, lambda: kind.most_rows):
+                yield group[part]
+            return
+        arrays = group[0].arrays
+        for numbers in padding.runs(
+            lengths, rows, lambda length: self._worth.of(padding.signature(arrays, length))[0].most_rows
+        ):
+            yield [group[number] for number in numbers]
+
     def _answer_stacked(self, ids: Sequence[int], arrays: list[Array], rows: list[int], outbox: Outbox) -> None:
-        """Run what is stacked already, in runs of at most so many rows; what fails is run again, each by itself."""
-        most_rows = self._max_batch_size
-        parts = [slice(None)] if len(arrays[0]) <= most_rows else batch.chunks(rows, most_rows)
+        """Run what is stacked already, in runs of as many rows as are worth it; what fails is run again, each by itself."""
+        kind, _ = self._worth.of(batch.shapes(arrays))
+        parts = iter([slice(None)]) if len(arrays[0]) <= kind.most_rows else batch.chunks(rows, lambda: kind.most_rows)
         first_row = 0
         for part in parts:
             last_row = first_row + sum(rows[part])
@@ -144,12 +183,17 @@ class Engine:
     def _answer(self, jobs: Sequence[Job], outbox: Outbox) -> None:
         """Run jobs as one; if that fails, each by itself."""
         if len(jobs) == 1:
-            self._answer_alone(jobs[0], outbox)
+            self._answer_alone(jobs[0], outbox, learned=True)
             return
+        began = time.perf_counter()
+        members, lengths = [job.arrays for job in jobs], [job.length or 0 for job in jobs]
         try:
-            arrays = batch.stack([job.arrays for job in jobs])
-            forms = [job.form for job in jobs]
-            self._run_together([job.id for job in jobs], arrays, [job.rows for job in jobs], outbox, forms)
+            if self._padding is None or len(set(lengths)) == 1:
+                arrays, lengths = batch.stack(members), []
+            else:
+                arrays = self._padding.stack(members, max(lengths))
+            ids, rows, forms = [job.id for job in jobs], [job.rows for job in jobs], [job.form for job in jobs]
+            self._run_together(ids, arrays, rows, outbox, forms, lengths, time.perf_counter() - began)
         except (RunError, batch.RowsError, FrameError):
             for job in jobs:
                 self._answer_alone(job, outbox)
@@ -161,14 +205,26 @@ class Engine:
         rows: Sequence[int],
         outbox: Outbox,
         forms: Sequence[v2.Form | None] = (),
+        lengths: Sequence[int] = (),
+        stacking_s: float = 0.0,
     ) -> None:
-        """One run, and its rows to whom they belong; RunError, RowsError or FrameError when nothing was answered."""
+        """One run, and its rows to whom they belong; RunError, RowsError or FrameError when nothing was answered.
+
+        lengths: those of the requests, where they were padded. stacking_s: what it took to stack them.
+        """
         began = time.perf_counter()
         outputs = self._session.run(arrays)
-        run_us = int((time.perf_counter() - began) * 1e6)
-        batch.check_rows(outputs, sum(rows))
-        if any(forms):
-            for number, part, form in zip(ids, batch.split(outputs, rows), forms, strict=True):
+        run_s = time.perf_counter() - began
+        total = sum(rows)
+        batch.check_rows(outputs, total)
+        self._learn(arrays, stacking_s + run_s, rows, lengths)
+        run_us = int(run_s * 1e6)
+        if lengths or any(forms):
+            if self._padding is not None and lengths:
+                parts = self._padding.split(outputs, rows, lengths)
+            else:
+                parts = batch.split(outputs, rows)
+            for number, part, form in zip(ids, parts, forms, strict=True):
                 self._settle(number, part, run_us, outbox, form)
             outbox.flush_if_due()
             return
@@ -178,7 +234,17 @@ class Engine:
         outbox.add_all(ids, bodies, run_us)
         outbox.flush_if_due()
 
-    def _answer_alone(self, job: Job, outbox: Outbox) -> None:
+    def _learn(self, arrays: Sequence[Array], seconds: float, rows: Sequence[int], lengths: Sequence[int] = ()) -> None:
+        """Keep what a run took that may have held several requests."""
+        kind, row_cells = self._worth.of(batch.shapes(arrays))
+        cells = float(row_cells * len(arrays[0]))
+        if lengths:  # what is padding brought nothing
+            own = sum([count * length for count, length in zip(rows, lengths, strict=True)])
+            cells *= own / (len(arrays[0]) * max(lengths))
+        kind.observe(len(arrays[0]), cells, seconds)
+
+    def _answer_alone(self, job: Job, outbox: Outbox, *, learned: bool = False) -> None:
+        """Run one request. `learned`: it could have shared a run, so that what it takes is of interest."""
         arrays, encode = job.arrays, encode_error
         if job.form is not None:
             encode = v2.encode_error
@@ -196,8 +262,10 @@ class Engine:
                 _log.error("the model failed on a request: %s", error)
                 outbox.add(job.id, 500, encode(_RUN_FAILED))
         else:
-            run_us = int((time.perf_counter() - began) * 1e6)
-            self._settle(job.id, outputs, run_us, outbox, job.form)
+            run_s = time.perf_counter() - began
+            if learned:
+                self._learn(arrays, run_s, ())
+            self._settle(job.id, outputs, int(run_s * 1e6), outbox, job.form)
         outbox.flush_if_due()
 
     def _settle(
@@ -226,7 +294,8 @@ def load(hello: dict[str, Any]) -> Engine:
     began = time.perf_counter()
     session = open_session(plan)
     load_ms = (time.perf_counter() - began) * 1000
-    return Engine(session, hello.get("name") or plan.path.stem, hello.get("max_batch_size", 128), load_ms)
+    name, most_rows = hello.get("name") or plan.path.stem, hello.get("max_batch_size", 128)
+    return Engine(session, name, most_rows, load_ms, ragged.read(hello))
 
 
 def _describe(output: Output) -> dict[str, Any]:
@@ -264,21 +333,36 @@ def _why_not_batchable(session: Runner, guess: Guess | None) -> str | None:
         return f"samples of several rows do not run: {error}"
 
 
-def _stacking_pays(session: Runner, guess: Guess) -> bool:
-    """Whether rows take less time together, copying included, than one after the other. Only of large rows is it in doubt."""
-    rows = [guess.make(1, seed) for seed in range(1, 5)]
-    if sum(array.nbytes for array in rows[0]) < LARGE_ROW_BYTES:
-        return True
+def _padding(session: Runner, guess: Guess, wanted: ragged.Wanted) -> ragged.Padding | str:
+    """How requests of different lengths share runs, or why they do not."""
+    if not wanted.on:
+        return "--ragged is off"
+    axes = ragged.find_axes(session.inputs, wanted.masks, wanted.lengths)
+    if isinstance(axes, str):
+        return axes
+
+    def make(length: int, rows: int, seed: int, scale: tuple[float, float]) -> list[Array]:
+        return replace(guess, free_size=length).make(rows, seed, scale)
+
     try:
-        if _seconds(lambda: session.run(rows[0])) > LONG_RUN_S:
-            return True
-        alone = min(_seconds(lambda: [session.run(row) for row in rows]) for _ in range(5))
-        return alone > min(_seconds(lambda: session.run(batch.stack(rows))) for _ in range(5))
+        return ragged.prove(session.run, session.outputs, axes, make, wanted.most_cells)
+    except RunError as error:
+        return f"samples of several lengths do not run: {error}"
+
+
+def _measure(session: Runner, guess: Guess, known: worth.Worth, cap: int) -> tuple[int | None, float | None]:
+    """How many rows a run should hold, and how many times the throughput of single rows that is; None where nothing ran."""
+    rows = [guess.make(1, seed) for seed in range(min(cap, 16))]
+
+    def seconds_of(count: int) -> float:
+        members = [rows[number % len(rows)] for number in range(count)]
+        began = time.perf_counter()
+        session.run(batch.stack(members) if count > 1 else members[0])
+        return time.perf_counter() - began
+
+    kind, row_cells = known.of(batch.shapes(rows[0]))
+    try:
+        worth.measure(kind, row_cells, cap, seconds_of)
     except RunError:  # not with these values
-        return True
-
-
-def _seconds(step: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    step()
-    return time.perf_counter() - began
+        return None, None
+    return kind.best_rows, kind.gain()
