@@ -34,11 +34,11 @@ def _onnx_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
 def _stacking(rows: int | None, gain: float | None) -> str:
     """How many rows share a run, and why."""
     if rows is None:
-        return "not measured: the samples do not run together; learned from requests"
+        return "begins with single rows: warm-up could not measure larger runs, requests will show whether they pay"
     if rows > 1:
         return f"stacks up to {rows} rows" + (f": {gain:.2g}x the throughput of single runs" if gain else "")
     if gain is None:
-        return "runs rows one by one until requests have shown whether stacking pays"
+        return "runs rows one by one: --max-batch-size is 1"
     if gain < 1:
         return f"runs rows one by one: stacking makes them slower ({gain:.2g}x)"
     return f"runs rows one by one: stacking gains nothing ({gain:.2g}x)"

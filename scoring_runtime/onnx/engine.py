@@ -350,7 +350,7 @@ def _padding(session: Runner, guess: Guess, wanted: ragged.Wanted) -> ragged.Pad
 
 
 def _measure(session: Runner, guess: Guess, known: worth.Worth, cap: int) -> tuple[int | None, float | None]:
-    """How many rows a run should hold, and how many times the throughput of single rows that is; None where nothing ran."""
+    """How many rows a run should hold, and how many times the throughput of single rows that is; None for what is not known."""
     rows = [guess.make(1, seed) for seed in range(min(cap, 16))]
 
     def seconds_of(count: int) -> float:
@@ -364,4 +364,5 @@ def _measure(session: Runner, guess: Guess, known: worth.Worth, cap: int) -> tup
         worth.measure(kind, row_cells, cap, seconds_of)
     except RunError:  # not with these values
         return None, None
-    return kind.best_rows, kind.gain()
+    gain = kind.gain()
+    return (kind.best_rows if gain is not None or cap == 1 else None), gain

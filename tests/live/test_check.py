@@ -107,4 +107,6 @@ def test_whether_stacking_pays_and_lengths_may_differ(command, trained, real_mod
         "yes: requests of different lengths are padded to share runs, proved at warm-up"
     ]
     assert report(command("check", lac_by_length, "--ragged", "off"))["ragged"][0].startswith("no: --ragged is off; ")
+    rows = report(command("check", trained.iris, "--max-batch-size", "1"))
+    assert rows["stacking"] == ["runs rows one by one: --max-batch-size is 1"]
     assert "stacking" not in report(command("check", real_model("squeezenet").path))
