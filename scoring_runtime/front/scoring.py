@@ -96,7 +96,8 @@ class Scoring:
 
     def adopt(self, info: dict[str, Any]) -> None:
         """Go by what the engine says of itself."""
-        self.cost.stacks = info.get("batchable") is True
+        # An engine that found that its rows are better run one by one takes n times as long for n.
+        self.cost.stacks = info.get("batchable") is True and info.get("rows_per_run") != 1
         self._sends_ahead = self._may_send_ahead and bool(info.get("ahead"))
 
     def submit(self, exchange: Exchange) -> None:

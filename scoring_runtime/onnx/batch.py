@@ -26,22 +26,30 @@ def signature(arrays: Sequence[Array]) -> Signature | None:
 
     Types need no mention: they are the model's, the same for all.
     """
-    if len(arrays) == 1:
-        return (arrays[0].shape[1:],)
-    if len({array.shape[0] for array in arrays}) != 1:
+    if len(arrays) > 1 and len({array.shape[0] for array in arrays}) != 1:
         return None
+    return shapes(arrays)
+
+
+def shapes(arrays: Sequence[Array]) -> Signature:
+    """The shapes of a row."""
     return tuple([array.shape[1:] for array in arrays])
 
 
-def chunks(rows: Sequence[int], most_rows: int) -> Iterator[slice]:
-    """Cut requests of so many rows into runs of at most `most_rows`, in order; a larger request is a run by itself."""
-    first = total = 0
+def chunks(rows: Sequence[int], most_rows: Callable[[], int]) -> Iterator[slice]:
+    """Cut requests of so many rows into runs, in order; a request larger than a run may be is a run by itself.
+
+    most_rows: how many rows a run may hold. It is asked when the run before has been taken.
+    """
+    first = total = bound = 0
     for number, count in enumerate(rows):
-        if total and total + count > most_rows:
+        if total and total + count > bound:
             yield slice(first, number)
             first, total = number, 0
+        if not total:
+            bound = most_rows()
         total += count
-    if total:
+    if first < len(rows):
         yield slice(first, len(rows))
 
 
@@ -115,11 +123,16 @@ def why_not_proved(run: Run, samples: Sequence[Sequence[Array]], outputs: Sequen
             stacked = run(stack([samples[number] for number in order]))
             for number, part in zip(order, split(stacked, [rows[number] for number in order]), strict=True):
                 for output, one, other in zip(outputs, part, alone[number], strict=True):
-                    if not same(one, other, tolerance_of(output)):
-                        return f"output {output.name!r} differs when rows are stacked{by_how_much(one, other)}"
+                    if (text := difference(output, one, other)) is not None:
+                        return f"output {output.name!r} differs when rows are stacked{text}"
     except RowsError as error:
         return str(error)
     return None
+
+
+def difference(output: Output, one: Any, other: Any) -> str | None:
+    """By how much two values of an output differ, as far as that can be said; None when they agree."""
+    return None if same(one, other, tolerance_of(output)) else by_how_much(one, other)
 
 
 def tolerance_of(output: Output) -> Tolerance | None:

@@ -12,11 +12,9 @@ import os
 import select
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
-from typing import Any
 
 from scoring_runtime.scorer import frames
 from scoring_runtime.scorer.arena import Arena
@@ -75,7 +73,7 @@ class _Run:
 class _Runner:
     """The thread that runs the model, one run after the other. `fileno` is readable when some have ended."""
 
-    def __init__(self, run: Callable[[Sequence[Array]], list[Any]], stop: Callable[[], None]) -> None:
+    def __init__(self, run: Callable[[Sequence[Array]], Ran], stop: Callable[[], None]) -> None:
         self._run = run
         self._stop = stop
         self._given: SimpleQueue[_Run | None] = SimpleQueue()
@@ -122,9 +120,7 @@ class _Runner:
             try:
                 if run.frame.stopped:
                     raise RunStoppedError("it was told to stop before it began")
-                began = time.perf_counter()
-                outputs = self._run(run.arrays)
-                run.ran = Ran(outputs, int((time.perf_counter() - began) * 1e6))
+                run.ran = self._run(run.arrays)
             except BaseException as error:  # noqa: BLE001 - the other thread raises it
                 run.error = error
             with self._switch:

@@ -1,5 +1,6 @@
 """`scoring-runtime check`: what it prints about a target that can be served."""
 
+import re
 import signal
 import sys
 from typing import Any
@@ -116,3 +117,17 @@ def test_ctrl_c_while_init_runs_leaves_nothing(live_command, script, tmp_path, w
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
         assert b"Traceback" not in process.stdout.read()
+
+
+def test_whether_stacking_pays_and_lengths_may_differ(command, trained, real_model, lac_by_length):
+    rows = report(command("check", trained.diabetes_trees))
+    assert re.fullmatch(r"stacks up to \d+ rows: [\d.]+x the throughput of single runs", rows["stacking"][0])
+    assert rows["ragged"][0].startswith("no: no input has a free axis beside its rows; ")
+
+    assert report(command("check", lac_by_length))["ragged"] == [
+        "yes: requests of different lengths are padded to share runs, proved at warm-up"
+    ]
+    assert report(command("check", lac_by_length, "--ragged", "off"))["ragged"][0].startswith("no: --ragged is off; ")
+    rows = report(command("check", trained.iris, "--max-batch-size", "1"))
+    assert rows["stacking"] == ["runs rows one by one: --max-batch-size is 1"]
+    assert "stacking" not in report(command("check", real_model("squeezenet").path))
