@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -68,6 +68,7 @@ class Engine:
         self._codec = JsonCodec(session.inputs, session.outputs)
         self._v2 = v2.InferenceCodec(session.inputs, session.outputs, name)
         self._worth = worth.Worth(max_batch_size)
+        self._clock = _cost_clock(session)
         began = time.perf_counter()
         guess = _find_sample(session)
         self._why_not_batchable = _why_not_batchable(session, guess)
@@ -185,7 +186,7 @@ class Engine:
         if len(jobs) == 1:
             self._answer_alone(jobs[0], outbox, learned=True)
             return
-        began = time.perf_counter()
+        began = self._clock()
         members, lengths = [job.arrays for job in jobs], [job.length or 0 for job in jobs]
         try:
             if self._padding is None or len(set(lengths)) == 1:
@@ -194,7 +195,7 @@ class Engine:
                 arrays = self._padding.stack(members, max(lengths))
             ids, rows, forms = [job.id for job in jobs], [job.rows for job in jobs], [job.form for job in jobs]
             known = self._worth.of(batch.shapes(arrays))
-            self._run_together(ids, arrays, rows, outbox, known, forms, lengths, time.perf_counter() - began)
+            self._run_together(ids, arrays, rows, outbox, known, forms, lengths, self._clock() - began)
         except (RunError, batch.RowsError, FrameError):
             for job in jobs:
                 self._answer_alone(job, outbox)
@@ -215,16 +216,16 @@ class Engine:
         known: what is known of such rows, and how many cells one has. lengths: those of the requests, where they were padded.
         stacking_s: what it took to stack them.
         """
-        began = time.perf_counter()
+        began, cost_began = time.perf_counter(), self._clock()
         outputs = self._session.run(arrays)
-        run_s = time.perf_counter() - began
+        run_s, cost_s = time.perf_counter() - began, self._clock() - cost_began
         total = sum(rows)
         batch.check_rows(outputs, total)
         kind, row_cells = known
         useful_rows: float = total
         if lengths:  # what is padding brought nothing
             useful_rows = sum([count * length for count, length in zip(rows, lengths, strict=True)]) / max(lengths)
-        kind.observe(total, useful_rows * row_cells, stacking_s + run_s)
+        kind.observe(total, useful_rows * row_cells, stacking_s + cost_s)
         run_us = int(run_s * 1e6)
         if lengths or any(forms):
             if self._padding is not None and lengths:
@@ -247,7 +248,7 @@ class Engine:
         if job.form is not None:
             encode = v2.encode_error
             arrays = tuple([array if array.flags.aligned else array.copy() for array in arrays])
-        began = time.perf_counter()
+        began, cost_began = time.perf_counter(), self._clock()
         try:
             outputs = self._session.run(arrays)
         except RunRefusedError as error:
@@ -263,7 +264,7 @@ class Engine:
             run_s = time.perf_counter() - began
             if learned:
                 kind, row_cells = self._worth.of(batch.shapes(arrays))
-                kind.observe(job.rows, job.rows * row_cells, run_s)
+                kind.observe(job.rows, job.rows * row_cells, self._clock() - cost_began)
             self._settle(job.id, outputs, int(run_s * 1e6), outbox, job.form)
         outbox.flush_if_due()
 
@@ -349,16 +350,23 @@ def _padding(session: Runner, guess: Guess, wanted: ragged.Wanted) -> ragged.Pad
         return f"samples of several lengths do not run: {error}"
 
 
+def _cost_clock(session: Runner) -> Callable[[], float]:
+    """By which runs are compared. Where one thread does all the work that is its CPU time, which no other process disturbs."""
+    alone = session.threads == 1 and session.providers == ["CPUExecutionProvider"]
+    return time.process_time if alone else time.perf_counter
+
+
 def _measure(session: Runner, guess: Guess, known: worth.Worth, cap: int) -> tuple[int | None, float | None]:
     """How many rows a run should hold, and how many times the throughput of single rows that is; None for what is not known."""
     rows = [guess.make(1, seed) for seed in range(min(cap, 16))]
 
     def seconds_of(count: int) -> float:
         members = [rows[number % len(rows)] for number in range(count)]
-        began = time.perf_counter()
+        began = clock()
         session.run(batch.stack(members) if count > 1 else members[0])
-        return time.perf_counter() - began
+        return clock() - began
 
+    clock = _cost_clock(session)
     kind, row_cells = known.of(batch.shapes(rows[0]))
     try:
         worth.measure(kind, row_cells, cap, seconds_of)
