@@ -170,6 +170,26 @@ def test_of_a_frame_in_several_runs_none_begins_after_a_stop(front):
     assert {(number, status) for number, status, _ in front.answers(40)} == {(number, 503) for number in range(1, 41)}
 
 
+def test_nothing_of_a_stopped_frame_runs_and_its_answers_wait_for_their_turn(front, looping, monkeypatch):
+    run, runs = looping._session.run, []
+
+    def count(arrays: Any) -> Any:
+        runs.append(len(arrays[0]))
+        return run(arrays)
+
+    monkeypatch.setattr(looping._session, "run", count)
+    front.send(1, [[FOREVER]])
+    front.until_running()
+    front.send(2, *[[[FOREVER]]] * 40)
+    until(lambda: front.loop._given == pipeline.RUNS_AHEAD)
+    front.stop(2)
+    front.stop(1)
+    answers = front.answers(41)
+    assert answers[0][:2] == (1, 503)
+    assert {status for _, status, _ in answers} == {503}
+    assert runs == [1]
+
+
 def test_a_stop_that_is_late_hits_nobody(front):
     front.send(1, [[1]])
     assert front.answers(1) == [(1, 200, whole(1))]
