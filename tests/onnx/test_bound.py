@@ -387,7 +387,7 @@ def test_a_bucket_that_does_not_fit_is_left_out(small_arena, real_model, agree, 
     agree(opened(model.path), runner.run(arrays), arrays)
 
 
-def test_a_frame_that_does_not_fit_is_answered_all_the_same(small_arena, build, tmp_path, score, caplog):
+def test_what_does_not_fit_is_answered_all_the_same(small_arena, build, tmp_path, score, caplog):
     path = tmp_path / "wide.onnx"
     path.write_bytes(
         build(
@@ -406,10 +406,12 @@ def test_a_frame_that_does_not_fit_is_answered_all_the_same(small_arena, build, 
     plan = SessionPlan(path, 1)
     engine = Engine(small_arena(path), "wide", 128, 0.0, wrap=lambda session, guess: bound.wrap(session, guess, plan))
     assert engine.info["batchable"]
-    answers = score(engine, [{"data": [[float(row)]]} for row in range(60)])  # 1 MiB for each row
+    bodies = [{"data": [[float(row)]]} for row in range(60)]  # 1 MiB for each row
+    *apart, whole = score(engine, [*bodies, {"data": [[float(row)] for row in range(60)]}])
     assert "does not fit into memory" in caplog.text
-    assert [answer.status for answer in answers] == [200] * 60
-    assert [answer.body["outputs"]["Y"][0][0] for answer in answers] == [float(row) for row in range(60)]
+    assert [answer.status for answer in (*apart, whole)] == [200] * 61
+    assert [answer.body["outputs"]["Y"][0][0] for answer in apart] == [float(row) for row in range(60)]
+    assert whole.body["outputs"]["Y"] == [[float(row)] for row in range(60)]
 
 
 def test_one_row_too_large_is_told_so(small_arena, build, tmp_path, score):
