@@ -33,12 +33,20 @@ def open_session(plan: SessionPlan) -> Session:
     # What ONNX Runtime says of providers that do not load, on stderr: we say it better.
     onnxruntime.set_default_logger_severity(_LOG_FATAL_ONLY)
     _inspect(plan.path)
-    machine = providers.Machine(_available(), nvidia.why_no_gpu(os.environ))
-    opened, placement = providers.place(plan, machine, lambda name: _open_on(name, plan))
+    opened, placement = providers.place(plan, _machine(), lambda name: _open_on(name, plan))
     try:
         return Session(opened.session, opened.shapes, plan.threads, placement, opened.cached)
     except UnservableError as error:
         raise LoadError(f"{plan.path}: {error}") from error
+
+
+def first_provider(plan: SessionPlan) -> str:
+    """The one that open_session tries first, by our name."""
+    return providers.candidates(plan, _machine())[0]
+
+
+def _machine() -> providers.Machine:
+    return providers.Machine(_available(), nvidia.why_no_gpu(os.environ))
 
 
 class _Opened(NamedTuple):

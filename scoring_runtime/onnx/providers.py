@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from scoring_runtime.providers import AUTO, PROVIDERS, options_of
 from scoring_runtime.scorer.loop import LoadError
 
+from . import exactness
+from .dtypes import Tolerance
 from .plan import SessionPlan
 
 _Opened = TypeVar("_Opened")
@@ -49,6 +51,8 @@ class Placement:
     """The same, for a person."""
     degraded: str | None = None
     """Why it does not run where it should."""
+    tolerance: Tolerance | None = None
+    """How far floats may differ between runs there; None where the tolerance of their type is enough."""
 
 
 def place(
@@ -80,7 +84,8 @@ def place(
             continue
         summary = _line("; ".join([summarise(nodes, name), *remarks]))
         degraded = _line(f"runs on {name}; {'; '.join(reasons)}") if reasons else None
-        return session, Placement(count(nodes, name), summary, degraded)
+        inexact = exactness.of_provider(name, options(name, plan))
+        return session, Placement(count(nodes, name), summary, degraded, None if inexact is None else inexact[0])
     raise AssertionError("the CPU is the last of them: it opens the session or raises LoadError")
 
 

@@ -151,6 +151,7 @@ def test_options_are_those_of_a_server_under_those_that_are_given():
         "arena_extend_strategy": "kSameAsRequested",
         "cudnn_conv_algo_search": "DEFAULT",
         "gpu_mem_limit": str(512 << 20),
+        "use_tf32": "0",
     }
     assert [name for name, _ in providers.session_providers("cuda", given)] == [CUDA, CPU]
     assert [name for name, _ in providers.session_providers("cpu", given)] == [CPU]
@@ -222,6 +223,7 @@ def test_the_refused_option_is_found_in_the_message(text, named):
         (table.parse_options, "cpu.x=0", "the provider cpu has no options"),
         (table.parse_options, "openvin.precision=FP32", "no provider 'openvin'; did you mean 'openvino'?"),
         (table.parse_options, "openvino.precison=FP32", "did you mean 'precision'?"),
+        (table.parse_options, "tensorrt.trt_cuda_graph_enable=1", "--cuda-graphs captures on the provider cuda"),
     ],
 )
 def test_the_nearest_name_is_told(parse, text, says):
