@@ -17,6 +17,8 @@ from .plan import SessionPlan
 _Opened = TypeVar("_Opened")
 _LONGEST_LIST = 8
 _LONGEST_TEXT = 2000
+MOST_FEW = 0.5
+"""`auto` takes no provider that runs a smaller part of a model's nodes."""
 
 
 class UnusableError(Exception):
@@ -82,10 +84,16 @@ def place(
             # `auto` asks for what suits the model and the machine.
             (remarks if automatic and isinstance(error, UnsuitableError) else reasons).append(why)
             continue
+        counts = count(nodes, name)
+        if automatic and counts[name] < MOST_FEW * len(nodes):
+            # Each value that goes to and fro is copied, and what is dear may be what stays on the CPU.
+            remarks.append(f"{name}: it can run only {counts[name]} of the {len(nodes)} nodes of this model")
+            del session  # never two of them in memory
+            continue
         summary = _line("; ".join([summarise(nodes, name), *remarks]))
         degraded = _line(f"runs on {name}; {'; '.join(reasons)}") if reasons else None
         inexact = exactness.of_provider(name, options(name, plan))
-        return session, Placement(count(nodes, name), summary, degraded, None if inexact is None else inexact[0])
+        return session, Placement(counts, summary, degraded, None if inexact is None else inexact[0])
     raise AssertionError("the CPU is the last of them: it opens the session or raises LoadError")
 
 

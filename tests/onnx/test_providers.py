@@ -97,6 +97,18 @@ def test_auto_is_not_degraded_by_a_model_that_is_not_for_it():
     assert placement.summary.endswith("; cuda: it can run none of the 7 nodes of this model")
 
 
+def test_auto_does_not_take_a_provider_for_the_few_nodes_that_it_can_run():
+    """Trees of scikit-learn come with a Cast, which CUDA has: their values would travel to the GPU for that."""
+    nodes = {"cuda": [(CUDA, "Cast"), (CPU, "TreeEnsembleClassifier"), (CPU, "ZipMap")], "cpu": [(CPU, "Cast")] * 3}
+    machine = Machine(("cpu", "cuda"), None)
+    session, placement = providers.place(plan("auto"), machine, lambda name: (name, nodes[name]))
+    assert session == "cpu"
+    assert placement.degraded is None
+    assert "cuda: it can run only 1 of the 3 nodes of this model" in placement.summary
+    session, _ = providers.place(plan("cuda"), machine, lambda name: (name, nodes[name]))
+    assert session == "cuda"  # who asks for it, gets it
+
+
 def test_auto_says_what_the_installation_lacks_for_a_gpu_that_is_there():
     _, placement = providers.place(plan(), Machine(("cpu",), None), Opener())
     assert placement.degraded is None
