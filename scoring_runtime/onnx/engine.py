@@ -376,8 +376,9 @@ def load(hello: dict[str, Any]) -> Engine:
     name = hello.get("name") or plan.path.stem
     opened = open_model(plan, name)
     load_ms = (time.perf_counter() - began) * 1000
-    # To decode beside a run takes something to do it with: on one CPU that the run needs it would cost, and gain nothing.
-    overlaps = cpus.usable(affinity, granted) > 1 or opened.runner.providers != ["CPUExecutionProvider"]
+    # To decode beside a run takes a CPU that the runs leave: where they need all, it would cost, and gain nothing.
+    busy = threads * hello.get("scorers", 1)
+    overlaps = cpus.usable(affinity, granted) >= busy + 1 or opened.runner.providers != ["CPUExecutionProvider"]
     engine = Engine(
         opened.runner,
         name,

@@ -22,6 +22,9 @@ from .plan import SessionPlan
 from .session import VERSION, Session, UnservableError, reason
 from .tensors import Size
 
+LONGEST_REASON = 500
+"""Characters of what another provider than the CPU has to say."""
+
 _LOG_FATAL_ONLY = 4
 _ONNXRUNTIME_FOLDER = Path(onnxruntime.__file__).parent
 _OPENVINO = "onnxruntime_ep_openvino"
@@ -136,7 +139,10 @@ def _why_not_opened(name: str, plan: SessionPlan, error: Exception) -> Exception
         return providers.WrongOptionError(f"the provider option {refused} is refused: {reason(str(error))}")
     if name == "cpu":
         return LoadError(f"{plan.path}: {_why_not_loaded(error)}")
-    return providers.UnusableError(_why_not_loaded(error))
+    text = reason(str(error))
+    if len(text) > LONGEST_REASON:  # OpenVINO explains at length
+        text = f"{text[:LONGEST_REASON]}..."
+    return providers.UnusableError(f"it refuses the model: {text}: run it on another provider, or export it again")
 
 
 def _check_usable(name: str) -> None:
