@@ -19,7 +19,7 @@ from scoring_runtime.scorer.loop import LoadError
 
 from . import accelerators, external_data, model_file, nvidia, optimized, providers
 from .plan import SessionPlan
-from .session import VERSION, Session, UnservableError, reason
+from .session import VERSION, Session, UnservableError, is_out_of_memory, reason
 from .tensors import Size
 
 LONGEST_REASON = 500
@@ -142,6 +142,13 @@ def _why_not_opened(name: str, plan: SessionPlan, error: Exception) -> Exception
     text = reason(str(error))
     if len(text) > LONGEST_REASON:  # OpenVINO explains at length
         text = f"{text[:LONGEST_REASON]}..."
+    if is_out_of_memory(str(error)):
+        more = (
+            "raise --gpu-memory-mb, or see with nvidia-smi who else has memory there"
+            if PROVIDERS[name].gpu
+            else "free some"
+        )
+        return providers.UnusableError(f"there is too little memory for the model: {text}: {more}")
     return providers.UnusableError(f"it refuses the model: {text}: run it on another provider, or export it again")
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from scoring_runtime import providers as table
 from scoring_runtime.onnx import elf, libraries, nvidia, providers
+from scoring_runtime.onnx.loading import _why_not_opened
 from scoring_runtime.onnx.plan import SessionPlan, read
 from scoring_runtime.onnx.providers import Machine, UnsuitableError, UnusableError, WrongOptionError
 from scoring_runtime.scorer.loop import LoadError
@@ -150,6 +151,14 @@ def test_the_summary_shows_the_operators_elsewhere_but_not_all():
         "5 of 18 nodes on CUDA; on the CPU: Shape x3, Op0 x1, Op1 x1, Op2 x1, Op3 x1, Op4 x1, Op5 x1, Op6 x1, 3 more"
     )
     assert providers.summarise([(CPU, "Add")], "cpu") == "all 1 nodes on the CPU"
+
+
+def test_a_model_too_large_for_the_gpu_is_not_called_faulty():
+    error = RuntimeError("CUDA failure 2: out of memory ; GPU=0 ; hostname=a ; expr=cudaMalloc((void**)&p, size);")
+    why = str(_why_not_opened("cuda", plan("cuda"), error))
+    assert "too little memory for the model: CUDA failure 2: out of memory" in why
+    assert "--gpu-memory-mb" in why
+    assert "export it again" not in why
 
 
 # With which options
