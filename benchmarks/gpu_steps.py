@@ -18,7 +18,7 @@ from benchmarks.gpu_models import ROOT, Inputs, Model, why_differs
 from benchmarks.gpu_serving import binary_request, post_again, serving
 from scoring_runtime.onnx.buckets import rows_of
 from scoring_runtime.onnx.graphs import open_capturing
-from scoring_runtime.onnx.loading import open_session
+from scoring_runtime.onnx.loading import first_provider, open_session
 from scoring_runtime.onnx.memory import Halving
 from scoring_runtime.onnx.plan import read
 from scoring_runtime.onnx.providers import Placement
@@ -305,7 +305,7 @@ def _ways(check: Check, *, capture: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for model in check.models:
         plan = read(check.hello(model, batch_buckets=_powers(sizes[-1]), cuda_graphs="auto" if capture else "off"), 1)
-        session, why_not = open_capturing(plan, open_session)
+        session, why_not = open_capturing(plan, open_session, first_provider(plan))
         if capture and why_not:
             found[model.name] = {"why_not": why_not}
             continue

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from . import exactness
 from .dtypes import BY_NAME, Array, Tolerance
 from .tensors import Output, Tensor
 
@@ -108,10 +109,13 @@ def why_not_declared(inputs: Sequence[Tensor], outputs: Sequence[Output]) -> str
     return None
 
 
-def why_not_proved(run: Run, samples: Sequence[Sequence[Array]], outputs: Sequence[Output]) -> str | None:
+def why_not_proved(
+    run: Run, samples: Sequence[Sequence[Array]], outputs: Sequence[Output], inexact: Tolerance | None = None
+) -> str | None:
     """Why stacked samples do not score as each alone; None when f(a‖b) = f(a)‖f(b) held for all of them.
 
-    The samples must be of equal signature and should differ in scale and in their number of rows.
+    The samples must be of equal signature and should differ in scale and in their number of rows. inexact: as in
+    tolerance_of.
     """
     alone = [run(sample) for sample in samples]
     rows = [len(sample[0]) for sample in samples]
@@ -123,21 +127,25 @@ def why_not_proved(run: Run, samples: Sequence[Sequence[Array]], outputs: Sequen
             stacked = run(stack([samples[number] for number in order]))
             for number, part in zip(order, split(stacked, [rows[number] for number in order]), strict=True):
                 for output, one, other in zip(outputs, part, alone[number], strict=True):
-                    if (text := difference(output, one, other)) is not None:
+                    if (text := difference(output, one, other, inexact)) is not None:
                         return f"output {output.name!r} differs when rows are stacked{text}"
     except RowsError as error:
         return str(error)
     return None
 
 
-def difference(output: Output, one: Any, other: Any) -> str | None:
+def difference(output: Output, one: Any, other: Any, inexact: Tolerance | None = None) -> str | None:
     """By how much two values of an output differ, as far as that can be said; None when they agree."""
-    return None if same(one, other, tolerance_of(output)) else by_how_much(one, other)
+    return None if same(one, other, tolerance_of(output, inexact)) else by_how_much(one, other)
 
 
-def tolerance_of(output: Output) -> Tolerance | None:
-    """How far floats of an output may differ; None where values are equal or they are not."""
-    return output.dtype.tolerance if isinstance(output, Tensor) else BY_NAME["float32"].tolerance
+def tolerance_of(output: Output, inexact: Tolerance | None = None) -> Tolerance | None:
+    """How far floats of an output may differ; None where values are equal or they are not.
+
+    inexact: what the provider needs, where that is more than the type.
+    """
+    of_type = output.dtype.tolerance if isinstance(output, Tensor) else BY_NAME["float32"].tolerance
+    return of_type and exactness.wider(of_type, inexact)
 
 
 def by_how_much(one: Any, other: Any) -> str:

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from scoring_runtime import providers
 
 from . import batch, buckets
@@ -20,13 +22,15 @@ from .plan import SessionPlan
 from .providers import Placement
 from .runner import Runner
 from .samples import Guess
-from .session import NO_GRAPH, Binding, OutOfMemoryError, RunError, Session
+from .session import NO_GRAPH, Binding, OutOfMemoryError, RunError, RunStoppedError, Session
 
 LONG_RUN_S = 0.05
 """Where a bucket takes longer, neither copies nor launches matter: it is not measured, and runs plain."""
 PAYS = 0.95
 """A way is taken when it needs at most this share of the plain run's time: less is noise."""
 REPEATS = 7
+MADE_UP_ROWS = 32
+"""More rows repeat these."""
 QUIET_S = 2.0
 """A warm-up that takes longer says how far it is."""
 
@@ -138,7 +142,13 @@ class Bucketed:
         if self._bindings:
             binding = self._bindings.get((bucket, batch.signature(arrays)))
             if binding is not None:
-                return binding.run(arrays)
+                try:
+                    return binding.run(arrays)
+                except (OutOfMemoryError, RunStoppedError):
+                    raise
+                except RunError as error:
+                    # Outputs may have other shapes than at warm-up, by their values, and so not fit the memory for them.
+                    _log.debug("a run of %d rows in fixed memory failed, and is made again without: %s", rows, error)
         return buckets.cut(self._session.run(buckets.pad(arrays, rows, bucket)), rows)
 
     def _warm_up(self, guess: Guess) -> None:
@@ -163,14 +173,14 @@ class Bucketed:
 
     def _warm_up_bucket(self, rows: int, guess: Guess) -> Bucket | None:
         """None for a bucket that does not run."""
-        samples = [guess.make(rows, seed) for seed in (1, 2)]
         try:
+            samples = [_sample(guess, rows, seed) for seed in (1, 2)]
             # The first run of a shape searches and allocates; the next ones are like those to come.
             expected = [self._session.run(sample) for sample in samples]
             batch.check_rows(expected[0], rows)
             plain_s = _seconds(self._session.run, samples[0])
-        except (RunError, batch.RowsError) as error:
-            cause = "does not fit into memory" if isinstance(error, OutOfMemoryError) else "does not run"
+        except (RunError, batch.RowsError, MemoryError) as error:
+            cause = "does not fit into memory" if isinstance(error, OutOfMemoryError | MemoryError) else "does not run"
             _log.warning("no bucket of %d rows: it %s (%s)", rows, cause, error)
             return None
         plain = Bucket(rows, PLAIN, _ms(plain_s), _ms(plain_s))
@@ -248,7 +258,7 @@ class Bucketed:
         answers = [binding.run(arrays) for arrays, _ in runs]
         for answer, (_, outputs) in zip(answers, runs, strict=True):
             for output, one, other in zip(self.outputs, answer, outputs, strict=True):
-                if not batch.same(one, other, batch.tolerance_of(output)):
+                if not batch.same(one, other, batch.tolerance_of(output, self.placement.tolerance)):
                     return f"output {output.name!r} differs{batch.by_how_much(one, other)}"
         return None
 
@@ -262,6 +272,14 @@ class Bucketed:
             return
         except RunError as error:
             raise SessionBrokenError(f"a CUDA graph could not be captured ({cause}), and then: {error}") from error
+
+
+def _sample(guess: Guess, rows: int, seed: int) -> list[Array]:
+    """Inputs of `rows` rows, of which few are made up: to make up floats takes several times the memory of the batch itself."""
+    few = guess.make(min(rows, MADE_UP_ROWS), seed)
+    if rows <= MADE_UP_ROWS:
+        return few
+    return [np.resize(array, (rows, *array.shape[1:])) for array in few]
 
 
 def _seconds(run: Callable[[Sequence[Array]], object], arrays: Sequence[Array]) -> float:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from scoring_runtime.scorer.frames import ROUTE_V2, FrameError, Request
 
-from . import batch, cpus, ragged, warm_up, worth
+from . import batch, cpus, exactness, ragged, warm_up, worth
 from .codecs import v2
 from .codecs.json import JsonCodec, encode_error
 from .dtypes import BY_NAME, Array
@@ -99,6 +99,7 @@ class Engine:
         rows_per_run: int | None = 1
         gain: float | None = None
         described: dict[str, Any] = {}
+        single = BY_NAME["float32"].tolerance
         if self._stacks and guess is not None:
             padding = warm_up.padding(session, guess, wanted)
             if isinstance(padding, ragged.Padding):
@@ -122,7 +123,7 @@ class Engine:
             "rows_per_run": rows_per_run,
             "stacking_gain": None if gain is None else round(gain, 2),
             "ragged": why_not_padded or True,
-            "tolerance": asdict(tolerance) if (tolerance := BY_NAME["float32"].tolerance) else None,
+            "tolerance": asdict(exactness.wider(single, session.placement.tolerance)) if single else None,
             "providers": session.providers,
             "nodes": session.placement.nodes,
             "placement": session.placement.summary,

@@ -21,17 +21,16 @@ _CAPTURE = {"enable_cuda_graph": "1"}
 _log = logging.getLogger(__name__)
 
 
-def open_capturing(plan: SessionPlan, open_session: Callable[[SessionPlan], Session]) -> tuple[Session, str | None]:
+def open_capturing(
+    plan: SessionPlan, open_session: Callable[[SessionPlan], Session], leads: str
+) -> tuple[Session, str | None]:
     """A session that captures its runs where the plan and the model allow it, and why it does not; None when it does.
 
-    LoadError where graphs were asked for and cannot be had, as for any other reason not to load.
+    leads: the provider that is tried first. LoadError where graphs were asked for and cannot be had, as for any other reason
+    not to load.
     """
-    why_not = why_not_asked(plan)
+    why_not = why_not_asked(plan, leads)
     plain = None
-    if why_not is None and plan.providers[0] == providers.AUTO:
-        # Which provider is the best one here is not known before it is opened.
-        plain = open_session(plan)
-        why_not = None if _on_cuda(plain) else _ELSEWHERE
     if why_not is None:
         # On CUDA or not at all: a provider that is preferred would give way to the next one, for want of a graph.
         options = {**plan.options, "cuda": {**plan.options.get("cuda", {}), **_CAPTURE}}
@@ -44,7 +43,7 @@ def open_capturing(plan: SessionPlan, open_session: Callable[[SessionPlan], Sess
                 return session, None
             why_not = _ELSEWHERE
         # Where the reason was another one, this says so, and as the policy wants it.
-        plain = plain or open_session(plan)
+        plain = open_session(plan)
         if _on_cuda(plain):
             if _REFUSED in why_not:
                 why_not = f"ONNX Runtime refuses to capture this model: {why_not}"
@@ -64,12 +63,14 @@ def _on_cuda(session: Session) -> bool:
     return session.providers[0] == providers.PROVIDERS["cuda"].onnx_name
 
 
-def why_not_asked(plan: SessionPlan) -> str | None:
-    """Why the settings leave no room for graphs; None when they do."""
+def why_not_asked(plan: SessionPlan, leads: str) -> str | None:
+    """Why the settings leave no room for graphs; None when they do. leads: as in open_capturing."""
     if plan.cuda_graphs == "off":
         return "turned off"
+    if plan.options.get("cuda", {}).get("enable_cuda_graph", "1").lower() in ("0", "false"):
+        return "the option cuda.enable_cuda_graph turns them off"
     if plan.batch_buckets == buckets.OFF:
         return "a graph is captured for each bucket, and batch_buckets is off"
-    if plan.providers[0] not in ("cuda", providers.AUTO):
-        return f"the provider is {plan.providers[0]}, not cuda"
+    if leads != "cuda":
+        return _ELSEWHERE if plan.providers[0] == providers.AUTO else f"the provider is {leads}, not cuda"
     return None

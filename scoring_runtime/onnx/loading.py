@@ -19,7 +19,7 @@ from scoring_runtime.scorer.loop import LoadError
 
 from . import accelerators, external_data, model_file, nvidia, optimized, providers
 from .plan import SessionPlan
-from .session import VERSION, Session, UnservableError, reason
+from .session import VERSION, Session, UnservableError, is_out_of_memory, reason
 from .tensors import Size
 
 LONGEST_REASON = 500
@@ -36,12 +36,20 @@ def open_session(plan: SessionPlan) -> Session:
     # What ONNX Runtime says of providers that do not load, on stderr: we say it better.
     onnxruntime.set_default_logger_severity(_LOG_FATAL_ONLY)
     _inspect(plan.path)
-    machine = providers.Machine(_available(), nvidia.why_no_gpu(os.environ))
-    opened, placement = providers.place(plan, machine, lambda name: _open_on(name, plan))
+    opened, placement = providers.place(plan, _machine(), lambda name: _open_on(name, plan))
     try:
         return Session(opened.session, opened.shapes, plan.threads, placement, opened.cached)
     except UnservableError as error:
         raise LoadError(f"{plan.path}: {error}") from error
+
+
+def first_provider(plan: SessionPlan) -> str:
+    """The one that open_session tries first, by our name."""
+    return providers.candidates(plan, _machine())[0]
+
+
+def _machine() -> providers.Machine:
+    return providers.Machine(_available(), nvidia.why_no_gpu(os.environ))
 
 
 class _Opened(NamedTuple):
@@ -134,6 +142,13 @@ def _why_not_opened(name: str, plan: SessionPlan, error: Exception) -> Exception
     text = reason(str(error))
     if len(text) > LONGEST_REASON:  # OpenVINO explains at length
         text = f"{text[:LONGEST_REASON]}..."
+    if is_out_of_memory(str(error)):
+        more = (
+            "raise --gpu-memory-mb, or see with nvidia-smi who else has memory there"
+            if PROVIDERS[name].gpu
+            else "free some"
+        )
+        return providers.UnusableError(f"there is too little memory for the model: {text}: {more}")
     return providers.UnusableError(f"it refuses the model: {text}: run it on another provider, or export it again")
 
 

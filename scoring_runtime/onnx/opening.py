@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from . import bound, graphs, profiles, tensorrt
-from .loading import open_session
+from .loading import first_provider, open_session
 from .plan import SessionPlan
 from .runner import Runner
 from .samples import Guess
@@ -44,7 +44,7 @@ def open_model(plan: SessionPlan, name: str) -> Opened:
             "off: TensorRT keeps its engines",
             opened.building,
         )
-    session, why_no_graphs = graphs.open_capturing(plan, open_session)
+    session, why_no_graphs = graphs.open_capturing(plan, open_session, first_provider(plan))
 
     def wrap(runner: Runner, guess: Guess) -> tuple[Runner, dict[str, Any]]:
         wrapped, described = bound.wrap(runner, guess, plan, lambda: open_session(plan))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .batch import RowsError, Run, Signature, difference, split
-from .dtypes import Array
+from .dtypes import Array, Tolerance
 from .tensors import Output, Size, Tensor
 
 MOST_WASTE = 0.25
@@ -231,11 +231,14 @@ Make = Callable[[int, int, int, tuple[float, float]], Sequence[Array]]
 """Samples: length, rows, seed, range of floats to input arrays."""
 
 
-def prove(run: Run, outputs: Sequence[Output], axes: Axes, make: Make, most_cells: int) -> Padding | str:
+def prove(
+    run: Run, outputs: Sequence[Output], axes: Axes, make: Make, most_cells: int, inexact: Tolerance | None = None
+) -> Padding | str:
     """The padding that was shown to change no answer, or why it was not.
 
     Samples of several lengths are run alone, and padded together in two orders. The same once more with the padding
     declared to be data: if that changes nothing either, the samples could not have shown a mask that is ignored.
+    inexact: as in tolerance_of.
     """
     samples = [
         _say_what_counts(make(length, rows, rows, scale), axes, length, own_padding=rows == 2)
@@ -254,7 +257,7 @@ def prove(run: Run, outputs: Sequence[Output], axes: Axes, make: Make, most_cell
             parts = padding.split(stacked, [rows[number] for number in order], [LENGTHS[number] for number in order])
             for number, part in zip(order, parts, strict=True):
                 for output, one, other in zip(outputs, part, alone[number], strict=True):
-                    if (text := difference(output, one, other)) is not None:
+                    if (text := difference(output, one, other, inexact)) is not None:
                         return f"output {output.name!r} differs when rows are padded{text}"
         # The longest sample has no padding, and says nothing here.
         everything = _say_what_counts(padding.stack(samples, longest), axes, longest)
@@ -262,7 +265,7 @@ def prove(run: Run, outputs: Sequence[Output], axes: Axes, make: Make, most_cell
     except RowsError as error:
         return str(error)
     if not any(
-        difference(output, one, other) is not None
+        difference(output, one, other, inexact) is not None
         for number, length in enumerate(LENGTHS)
         if length < longest
         for output, one, other in zip(outputs, parts[number], alone[number], strict=True)

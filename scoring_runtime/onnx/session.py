@@ -38,6 +38,10 @@ class RunStoppedError(RunError):
     """It was told to stop: nobody waits for it. Not to be run again in another way."""
 
 
+class DeviceLostError(Exception):
+    """The GPU does not run anything for this process any more. It ends the scorer; a new one may find the GPU well."""
+
+
 NO_GRAPH = -1
 """In the place of a graph's number: nothing is captured, nothing is replayed."""
 
@@ -208,7 +212,20 @@ def is_out_of_memory(text: str) -> bool:
     return _OUT_OF_MEMORY.search(text) is not None
 
 
+# Errors after which CUDA answers every call of a process with the same error: illegal access, launch timeout, assertion,
+# hardware, illegal instruction, misaligned address, launch failure, uncorrectable memory, contained or of NVLink, ...
+_DEVICE_LOST = re.compile(r"CUDA failure (214|220|226|70[029]|71[04-9])(?!\d)")
+
+
+def is_device_lost(text: str) -> bool:
+    """Whether an error of ONNX Runtime says that the GPU is lost to this process."""
+    return _DEVICE_LOST.search(text) is not None
+
+
 def _run_error(error: Exception, options: onnxruntime.RunOptions | None = None) -> RunError:
+    """What to raise for it; DeviceLostError is raised here."""
+    if is_device_lost(str(error)):
+        raise DeviceLostError(f"the GPU is lost to this process, which ends: {reason(str(error))}") from error
     if options is not None and options.terminate:
         return RunStoppedError("it was told to stop")
     if isinstance(error, native.InvalidArgument):

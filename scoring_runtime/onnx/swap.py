@@ -44,6 +44,7 @@ class Swapping:
         next_name: str,
     ) -> None:
         self._runner = current
+        self._running: Runner | None = None
         self._build = build
         self._why_not = why_not
         self._names = current_name, next_name
@@ -68,11 +69,17 @@ class Swapping:
 
     def run(self, arrays: Sequence[Array]) -> list[Any]:
         """The outputs for these inputs, of the session that serves now."""
-        return self._runner.run(arrays)
+        runner = self._running = self._runner
+        try:
+            return runner.run(arrays)
+        finally:
+            self._running = None
 
     def stop(self) -> None:
-        """Let the run under way end early, where the session can."""
-        self._runner.stop()
+        """Let the run under way end early, where the session can. It may be the old one's still."""
+        runner = self._running
+        if runner is not None:
+            runner.stop()
 
     @property
     def state(self) -> str:

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from scoring_runtime import providers
 from scoring_runtime.scorer.loop import LoadError
 
-from . import engine_cache, external_data, gpu, model_file, profiles, swap
-from .dtypes import BY_NAME, Array, Tolerance
+from . import engine_cache, exactness, external_data, gpu, model_file, profiles, swap
+from .dtypes import Array
 from .loading import open_session
 from .plan import SessionPlan
 from .profiles import Profile
@@ -41,7 +41,6 @@ _WITHOUT_EFFECT = frozenset(
 """Options that the engine itself does not depend on."""
 
 _DAMAGE = "could not deserialize engine"
-_QUANTISED = Tolerance(1e-1, 5e-2)
 _log = logging.getLogger(__name__)
 
 
@@ -193,7 +192,7 @@ def _in_background(build: Build) -> Runner:
     following = build.plan.providers[1:] or ("cuda", "cpu")
     current = open_session(dataclasses.replace(build.plan, providers=following))
     samples = swap.take(current, samples_of(current, build.profile))
-    allowed, reason = tolerance(build.plan.options.get(NAME, {}))
+    allowed, reason = exactness.of_tensorrt(build.plan.options.get(NAME, {}))
 
     def why_not(better: Runner) -> str | None:
         _log.info(
@@ -208,22 +207,6 @@ def _in_background(build: Build) -> Runner:
         return swap.why_differs(better, samples, allowed)
 
     return swap.Swapping(current, build.open, why_not, current.providers[0], _ONNX_NAME)
-
-
-def tolerance(options: Mapping[str, str]) -> tuple[Tolerance, str]:
-    """How far floats of TensorRT may be from those of another provider, and why so far."""
-    if options.get("trt_int8_enable") in _ON:
-        return _QUANTISED, "trt_int8_enable keeps eight bits"
-    if options.get("trt_fp16_enable") in _ON or options.get("trt_bf16_enable") in _ON:
-        halves = BY_NAME["bfloat16"].tolerance
-        assert halves is not None
-        return halves, "trt_fp16_enable or trt_bf16_enable rounds to halves between layers"
-    half = BY_NAME["float16"].tolerance
-    assert half is not None
-    return half, "products of single precision are made in TF32, which has the ten bits of a half"
-
-
-_ON = ("1", "true", "True")
 
 
 def warm(runner: Runner, profile: Profile) -> None:

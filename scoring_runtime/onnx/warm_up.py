@@ -41,7 +41,7 @@ def why_not_batchable(session: Runner, guess: Guess | None) -> str | None:
         return "warm-up found no inputs that the model accepts, so that nothing is proved"
     try:
         samples = [guess.make(rows, rows, scale) for rows, scale in enumerate(SCALES, start=1)]
-        return batch.why_not_proved(session.run, samples, session.outputs)
+        return batch.why_not_proved(session.run, samples, session.outputs, session.placement.tolerance)
     except RunError as error:
         return f"samples of several rows do not run: {error}"
 
@@ -58,7 +58,8 @@ def padding(session: Runner, guess: Guess, wanted: ragged.Wanted) -> ragged.Padd
         return replace(guess, free_size=length).make(rows, seed, scale)
 
     try:
-        return ragged.prove(session.run, session.outputs, axes, make, wanted.most_cells)
+        inexact = session.placement.tolerance
+        return ragged.prove(session.run, session.outputs, axes, make, wanted.most_cells, inexact)
     except RunError as error:
         return f"samples of several lengths do not run: {error}"
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from scoring_runtime.onnx import gpu, tensorrt
+from scoring_runtime.onnx import exactness, gpu, tensorrt
 from scoring_runtime.onnx.loading import open_session
 from scoring_runtime.onnx.plan import SessionPlan
 from scoring_runtime.onnx.session import RunRefusedError
@@ -107,7 +107,7 @@ def test_no_request_builds_an_engine(path, kept):
 
 def test_answers_are_those_of_the_cpu(path, kept):
     cache, _ = kept
-    allowed, _ = tensorrt.tolerance({})
+    allowed, _ = exactness.of_tensorrt({})
     runner = tensorrt.open_runner(plan_of(path, cache), "orientation").runner
     direct = open_session(SessionPlan(path, 1, ("cpu",)))
     for rows in (1, 8):

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import threading
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from scoring_runtime.onnx.runner import Runner
 from scoring_runtime.onnx.samples import Guess, guesses
 from scoring_runtime.onnx.session import (
     NO_GRAPH,
+    DeviceLostError,
     OutOfMemoryError,
     RunError,
     RunRefusedError,
     Session,
+    is_device_lost,
     is_out_of_memory,
 )
 from scoring_runtime.scorer.loop import LoadError
@@ -124,6 +127,47 @@ def test_rows_of_another_length_than_at_warm_up_run_plain(real_model, always_bou
     for length in (5, 32, 9):  # 32: that of the warm-up
         arrays = [np.full((3, length), 7), np.full(3, length)]
         agree(session, runner.run(arrays), arrays)
+
+
+def test_a_large_bucket_is_warmed_up_with_repeated_rows_and_one_that_no_memory_holds_is_left_out(trained, caplog):
+    session = opened(trained.digits_mlp)
+    runner = bound.Bucketed(session, (48, 1 << 45))
+    tracemalloc.start()
+    runner.warm_up(guess_for(session))
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [bucket["rows"] for bucket in runner.describe()["buckets"]] == [48]
+    assert f"no bucket of {1 << 45} rows: it does not fit into memory" in caplog.text
+    assert peak_bytes < 4 << 20
+    rows = bound._sample(guess_for(session), 48, 1)[0]
+    np.testing.assert_array_equal(rows[32:], rows[:16])
+
+
+def test_outputs_of_another_shape_than_at_warm_up_do_not_fail(build, tmp_path, always_bound):
+    """As many columns as the largest value says: at warm-up, with values below 1, that was one."""
+    model = build(
+        [
+            helper.make_node("ReduceMax", ["X"], ["largest"], keepdims=0),
+            helper.make_node("Cast", ["largest"], ["whole"], to=TensorProto.INT64),
+            helper.make_node("Add", ["whole", "one"], ["columns"]),
+            helper.make_node("Reshape", ["columns", "vector"], ["size"]),
+            helper.make_node("Concat", ["ones", "size"], ["shape"], axis=0),
+            helper.make_node("Expand", ["X", "shape"], ["Y"]),
+        ],
+        {"X": (TensorProto.FLOAT, ["N", 1])},
+        {"Y": (TensorProto.FLOAT, ["N", None])},
+        [
+            helper.make_tensor("one", TensorProto.INT64, [], [1]),
+            helper.make_tensor("vector", TensorProto.INT64, [1], [1]),
+            helper.make_tensor("ones", TensorProto.INT64, [1], [1]),
+        ],
+    )
+    path = tmp_path / "wide.onnx"
+    path.write_bytes(model.SerializeToString())
+    runner = in_buckets(opened(path), "2")
+    assert [bucket["way"] for bucket in runner.describe()["buckets"]] == ["bound"]
+    assert runner.run([np.array([[0.5]], np.float32)])[0].tolist() == [[0.5]]
+    assert runner.run([np.array([[3.0]], np.float32)])[0].tolist() == [[3.0] * 4]
 
 
 def test_what_cannot_be_padded_is_the_models_to_refuse(trained, always_bound):
@@ -278,22 +322,31 @@ REFUSED = (
     ("provider", "on_cuda", "fault", "asked", "why"),
     [
         ("cuda", True, "", [("cuda", True, True)], None),
-        ("auto", True, "", [("auto", False, False), ("cuda", True, True)], None),
+        ("auto", True, "", [("cuda", True, True)], None),
         ("auto", False, "", [("auto", False, False)], "does not run on CUDA"),
         ("cuda", True, REFUSED, [("cuda", True, True), ("cuda", False, False)], "refuses to capture this model"),
-        ("auto", True, REFUSED, [("auto", False, False), ("cuda", True, True)], "refuses to capture this model"),
+        ("auto", True, REFUSED, [("cuda", True, True), ("auto", False, False)], "refuses to capture this model"),
         ("cuda", False, "no GPU", [("cuda", True, True), ("cuda", False, False)], "does not run on CUDA"),
         ("tensorrt", True, "", [("tensorrt", False, False)], "the provider is tensorrt, not cuda"),
     ],
 )
 def test_what_is_opened_for_graphs(provider, on_cuda, fault, asked, why, trained):
-    """A preferred provider never gives way to the CPU because a graph cannot be had."""
+    """A preferred provider never gives way to the CPU because a graph cannot be had, and no model is loaded without need."""
     loads = Loads(on_cuda, fault)
     plan = SessionPlan(trained.iris, 1, providers=(provider,), require=False)
-    session, why_not = open_capturing(plan, loads)
+    leads = provider if provider != "auto" else "cuda" if on_cuda else "cpu"
+    session, why_not = open_capturing(plan, loads, leads)
     assert loads.asked == asked
     assert session.captures is (why is None)
     assert (why is None and why_not is None) or (why is not None and why in (why_not or ""))
+
+
+def test_an_option_that_turns_graphs_off_is_heeded(trained):
+    loads = Loads(on_cuda=True)
+    plan = SessionPlan(trained.iris, 1, providers=("cuda",), options={"cuda": {"enable_cuda_graph": "0"}})
+    _, why_not = open_capturing(plan, loads, "cuda")
+    assert loads.asked == [("cuda", True, False)]
+    assert "cuda.enable_cuda_graph" in (why_not or "")
 
 
 STUB = """
@@ -460,6 +513,37 @@ def test_one_row_too_large_is_told_so(small_arena, build, tmp_path, score):
 )
 def test_which_failures_are_of_memory(text, memory_is_out):
     assert is_out_of_memory(text) is memory_is_out
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("CUDA failure 700: an illegal memory access was encountered ; GPU=0 ; hostname=a ; expr=x", True),
+        ("CUDA failure 719: unspecified launch failure ; GPU=0", True),
+        ("CUDA failure 214: uncorrectable ECC error encountered ; GPU=0", True),
+        ("CUDA failure 2: out of memory ; GPU=0", False),
+        ("CUDA failure 70: made up", False),
+        ("CUDA failure 901: operation failed due to a previous error during capture", False),
+        ("Invalid input shape: {2,700}", False),
+    ],
+)
+def test_which_failures_lose_the_gpu(text, lost):
+    assert is_device_lost(text) is lost
+
+
+def test_a_lost_gpu_ends_the_scorer_in_place_of_failing_each_request(trained, always_bound, monkeypatch, score):
+    """CUDA repeats such an error for every later call of the process: only another one can serve."""
+    engine = load(
+        {"target": str(trained.digits_mlp), "provider": "cpu", "batch_buckets": "2", "max_batch_size": 2, "threads": 1}
+    )
+
+    def lost(*_: Any) -> None:
+        raise RuntimeError("CUDA failure 700: an illegal memory access was encountered ; GPU=0")
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", lost)
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", lost)
+    with pytest.raises(DeviceLostError, match="the GPU is lost to this process"):
+        score(engine, [{"data": [[0.0] * 64]}])
 
 
 def test_the_bound_rises_slowly_and_more_slowly_after_each_failure():

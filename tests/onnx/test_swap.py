@@ -73,6 +73,35 @@ def test_the_better_session_takes_over_and_the_old_one_is_let_go(adds):
     assert gone() is None
 
 
+def test_a_run_that_the_swap_overtakes_can_still_be_stopped(adds):
+    """It is the old session's, whichever serves now."""
+    began, stopped, go = threading.Event(), threading.Event(), threading.Event()
+    old = adds(1.0, "off")
+    plain, take_samples = old.run, take(old, [[ROWS]])
+
+    def long_run(arrays):
+        began.set()
+        assert stopped.wait(PATIENCE_S)
+        return plain(arrays)
+
+    old.run, old.stop = long_run, stopped.set
+
+    def build():
+        assert go.wait(PATIENCE_S)
+        return adds(1.0, "all")
+
+    runner = Swapping(old, build, lambda better: why_differs(better, take_samples), "the old", "the new")
+    running = threading.Thread(target=runner.run, args=([ROWS],))
+    running.start()
+    assert began.wait(PATIENCE_S)
+    go.set()
+    assert runner.join(PATIENCE_S)
+    assert runner.state.startswith("swapped")
+    runner.stop()
+    running.join(PATIENCE_S)
+    assert stopped.is_set()
+
+
 def test_a_build_that_fails_changes_nothing(adds, caplog):
     def build():
         raise LoadError("there is no room on the GPU")

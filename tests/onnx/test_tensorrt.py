@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto as T
 from onnx import external_data_helper, helper, numpy_helper
 
-from scoring_runtime.onnx import gpu, profiles, tensorrt
+from scoring_runtime.onnx import exactness, gpu, profiles, tensorrt
 from scoring_runtime.onnx.dtypes import BY_NAME
 from scoring_runtime.onnx.engine import Engine
 from scoring_runtime.onnx.loading import open_session
@@ -152,13 +152,13 @@ def test_settings_reach_the_plan(tmp_path):
     [({}, "float16"), ({"trt_fp16_enable": "1"}, "bfloat16"), ({"trt_bf16_enable": "1"}, "bfloat16")],
 )
 def test_tolerances(options, row):
-    allowed, why = tensorrt.tolerance(options)
+    allowed, why = exactness.of_tensorrt(options)
     assert allowed == BY_NAME[row].tolerance
     assert why
 
 
 def test_eight_bits_are_allowed_most():
-    allowed, why = tensorrt.tolerance({"trt_int8_enable": "1"})
+    allowed, why = exactness.of_tensorrt({"trt_int8_enable": "1"})
     widest = BY_NAME["bfloat16"].tolerance
     assert widest is not None
     assert allowed.relative > widest.relative
@@ -263,7 +263,7 @@ def test_samples_tell_a_session_from_another(real_model, name):
         why_differs(
             open_session(SessionPlan(real_model(name).path, 1, ("cpu",), graph_optimization="basic")),
             samples,
-            tensorrt.tolerance({})[0],
+            exactness.of_tensorrt({})[0],
         )
         is None
     )
