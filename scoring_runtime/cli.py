@@ -116,7 +116,9 @@ class _ParseFlag(argparse.Action):
             text = f"{before}{separator}{value}" if before and separator else value
             setattr(namespace, self.dest, settings.parse_flag(self.dest, text))
         except ValueError as error:
-            raise UsageError(f"{option} {value}: {error}. Try `{parser.prog} --help`.") from None
+            why = str(error)
+            end = "" if why.endswith("?") else "."
+            raise UsageError(f"{option} {value}: {why}{end} Try `{parser.prog} --help`.") from None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -109,6 +109,8 @@ class Engine:
             if wrap is not None:
                 self._session, described = wrap(session, guess)
             rows_per_run, gain = warm_up.measure(self._session, guess, self._worth, max_batch_size)
+        if why_not_padded is not None and (wanted.masks or wanted.lengths):
+            _log.warning("--mask-inputs and --length-inputs are of no use: %s", why_not_padded)
         self.info: dict[str, Any] = {
             "engine": "onnx",
             "idempotent": True,

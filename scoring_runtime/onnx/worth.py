@@ -107,7 +107,8 @@ class Kind:
         if alone is None or not by_size:
             return None
         best = _size(self.best_rows)
-        return alone / (by_size[best] if best in by_size else min(by_size.values()))
+        best_s = by_size[best] if best in by_size else min(by_size.values())
+        return alone / best_s if best_s else None  # a clock with large steps may see nothing
 
     def _choose(self) -> None:
         by_size = {size: known.cell_s for size, known in self._sizes.items()}

@@ -19,19 +19,19 @@ def read(paths: Iterable[str]) -> list[bytes]:
     found: list[bytes] = []
     size_bytes = 0
     for path in map(Path, paths):
+        before = len(found)
         try:
-            bodies = list(_in_folder(path) if path.is_dir() else _in_file(path))
+            for body in _in_folder(path) if path.is_dir() else _in_file(path):
+                size_bytes += len(body)
+                if len(found) == MOST or (found and size_bytes > MOST_BYTES):
+                    return found
+                found.append(body)
         except OSError as error:
             raise UsageError(f"--samples {path}: cannot be read: {error.strerror}.") from None
-        if not bodies:
+        if len(found) == before:
             raise UsageError(
                 f"--samples {path}: holds no request. Write one JSON body on each line, or a file for each."
             )
-        for body in bodies:
-            size_bytes += len(body)
-            if len(found) == MOST or size_bytes > MOST_BYTES:
-                return found
-            found.append(body)
     return found
 
 

@@ -3,7 +3,8 @@
 import dataclasses
 import datetime
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,9 @@ def conclude(target: Target, order: Order, search: Search, ground: Grounds, inte
     text = [*lines, "", page.text_table(measured, slo, chosen), ""]
     page_path, plot_path = order.report_paths(target.name)
     title = f"{target.name}: answers a second within {slo:g} ms at p99"
-    _write(page_path, page.html(title, lines, measured, slo, chosen))
-    _write(plot_path, page.draw(title, measured, slo, chosen))
+    with _showing(text):
+        _write(page_path, page.html(title, lines, measured, slo, chosen))
+        _write(plot_path, page.draw(title, measured, slo, chosen))
     if chosen is None:
         text.append(f"Plot: {page_path} and {plot_path}. {order.out} was not written.")
         why = _why_none(search, slo)
@@ -70,7 +72,8 @@ def conclude(target: Target, order: Order, search: Search, ground: Grounds, inte
     point = chosen.best(slo)
     assert point is not None
     settings = {**ground.fixed, **chosen.candidate.settings()}
-    evidence.write(Path(order.out), settings, _as_json(order, search.trials, chosen, point, ground, interrupted))
+    with _showing(text):
+        evidence.write(Path(order.out), settings, _as_json(order, search.trials, chosen, point, ground, interrupted))
     text.append(
         f"Chosen: {chosen.candidate}: {point.throughput:,.0f} answers a second at p99 {point.p99_ms:.3g} ms with "
         f"{_count(point.clients, 'client')}, measured {_count(len(chosen.runs), 'time')}."
@@ -78,6 +81,15 @@ def conclude(target: Target, order: Order, search: Search, ground: Grounds, inte
     text.append(f"Settings: {order.out}. Plot: {page_path} and {plot_path}.")
     text.append(f"Serve: scoring-runtime serve {target.path} --config-file {order.out}")
     return Found("\n".join([*text, ""]), INTERRUPTED_CODE if interrupted else 0)
+
+
+@contextmanager
+def _showing(text: Sequence[str]) -> Iterator[None]:
+    """A file that cannot be written takes nothing else with it: the table is shown all the same."""
+    try:
+        yield
+    except TuneError as error:
+        raise TuneError(error.message, "\n".join(text)) from None
 
 
 def _paragraphs(target: Target, order: Order, search: Search, ground: Grounds) -> list[str]:

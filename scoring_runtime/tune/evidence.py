@@ -64,9 +64,10 @@ def doubts_of_file(config_file: str | None, model: Path, settings: Settings) -> 
         then = Circumstances(**{**evidence["circumstances"], "gpus": tuple(evidence["circumstances"]["gpus"])})
         chosen = dict(evidence["chosen"]["settings"])
         now = observe(model, (name for name in then.model_sha256 if name))
-    except (KeyError, TypeError, ValueError):
+        found = doubts(then, now, chosen, dataclasses.asdict(settings))
+    except (AttributeError, KeyError, TypeError, ValueError):
         return [f"{config_file}: its evidence cannot be read, so that nothing vouches for its settings. Tune again."]
-    return [f"{config_file} {doubt}" for doubt in doubts(then, now, chosen, dataclasses.asdict(settings))]
+    return [f"{config_file} {doubt}" for doubt in found]
 
 
 def doubts(

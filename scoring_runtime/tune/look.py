@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,8 +30,11 @@ class Facts:
     files: tuple[str, ...]
 
 
-def at_model(target: Target, settings: Settings, order: Order, environ: Mapping[str, str]) -> Facts:
-    """Load the model once as the server does, and once beside it for what only a tuner wants to know."""
+def at_model(target: Target, settings: Settings, order: Order, environ: Mapping[str, str], ends_at: float) -> Facts:
+    """Load the model once as the server does, and once beside it for what only a tuner wants to know.
+
+    ends_at: by the monotonic clock, when the budget is spent.
+    """
     plan = launch.plan(target, dataclasses.replace(settings, provider="cpu", scorers=1), environ)
     with subprocess.Popen(
         [sys.executable, "-I", "-m", "scoring_runtime.onnx.facts", json.dumps(dict(plan.hello))],
@@ -41,8 +45,8 @@ def at_model(target: Target, settings: Settings, order: Order, environ: Mapping[
         start_new_session=True,
     ) as asked:
         try:
-            info = probe.probe(plan, min(settings.load_timeout_s, order.budget_s))
-            told, complaint = asked.communicate(timeout=order.budget_s)
+            info = probe.probe(plan, min(settings.load_timeout_s, _left_s(ends_at)))
+            told, complaint = asked.communicate(timeout=_left_s(ends_at))
         except subprocess.TimeoutExpired:
             raise TuneError(
                 f"{target.path}: took longer than the whole budget to load. Raise --budget-s, now {order.budget_s:g}."
@@ -68,11 +72,13 @@ def working_providers(
     given: Mapping[str, Any],
     environ: Mapping[str, str],
     progress: Progress,
+    ends_at: float,
 ) -> tuple[str, ...]:
     """Those that really run the model, of all or of those that are asked for. What does not is said aloud."""
     if "provider" in given:
         return (settings.provider,)
-    wanted = providers.parse_list(order.providers) if order.providers else list(providers.PROVIDERS)
+    asked = order.providers if order.providers != providers.AUTO else None
+    wanted = providers.parse_list(asked) if asked else list(providers.PROVIDERS)
     installed = _installed_providers()
     found = []
     for name in wanted:
@@ -84,17 +90,21 @@ def working_providers(
         if not why:
             try:
                 plan = launch.plan(target, dataclasses.replace(settings, provider=name, scorers=1), environ)
-                runs = probe.probe(plan, min(settings.load_timeout_s, order.budget_s))["providers"]
+                runs = probe.probe(plan, min(settings.load_timeout_s, _left_s(ends_at)))["providers"]
                 why = "" if onnx_name in runs[:1] else f"does not run the model: {', '.join(runs)} would"
             except ScorerStartError as error:
                 why = f"does not run the model: {error.message}"
         if not why:
             found.append(name)
-        elif order.providers:
+        elif asked:
             progress.say(f"provider {name} {why}")
     if not found:
-        raise TuneError(f"none of the providers {order.providers} runs the model here. Leave --providers out.")
+        raise TuneError(f"none of the providers {asked} runs the model here. Leave --providers out.")
     return tuple(found)
+
+
+def _left_s(ends_at: float) -> float:
+    return max(0.1, ends_at - time.monotonic())
 
 
 def _installed_providers() -> list[str]:

@@ -80,7 +80,7 @@ class Bench:
                 harvest = Harvest(len(self._bodies))
                 points = self._load(server, harvest, ends_at, levels)
             under_load = self._compare(harvest)
-        except (ServerEndedError, ConnectionError) as error:
+        except (ServerEndedError, ConnectionError, TimeoutError) as error:
             return Rejected(f"does not serve: {error}")
         except NoAnswerError as error:
             return Rejected(f"answers without outputs: {error}")

@@ -1,6 +1,5 @@
 """The command `tune`, top to bottom: look at the model and the machine, search, conclude."""
 
-import os
 import signal
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from .order import Order
 from .progress import Progress
 from .search import Search, Step
 from .server import shared
-from .space import Ground
+from .space import Ground, is_open
 
 MADE_UP = (
     "No --samples: measured with made-up inputs of one row each. Real requests may be larger, and take other ways through "
@@ -44,9 +43,9 @@ def tune(
     orphans.adopt()
     with _stopped_by_signals(), tempfile.TemporaryDirectory(prefix="scoring-runtime-tune-") as folder:
         try:
-            facts = look.at_model(target, settings, order, environ)
-            fixed = shared({name: getattr(settings, name) for name in given})
-            working = look.working_providers(target, settings, order, given, environ, progress)
+            facts = look.at_model(target, settings, order, environ, ends_at)
+            fixed = shared({name: getattr(settings, name) for name in given if not is_open(name, given[name])})
+            working = look.working_providers(target, settings, order, given, environ, progress, ends_at)
             if not samples:
                 samples, source = look.made_up(facts), "made up"
                 progress.say(MADE_UP)
@@ -82,10 +81,25 @@ def _check(target: Target, order: Order) -> None:
             f"{target.path}: tune searches settings of ONNX models. A script's answers may depend on more than the request, "
             "so that they cannot be compared: measure --scorers and --max-batch-size by serving it."
         )
-    for path in (Path(order.out), order.report_paths(target.name)[0]):
-        folder = path.absolute().parent
-        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    if not Path(order.out).name:
+        raise UsageError("--out: expected the name of a file, got none.")
+    out, reports = Path(order.out), order.report_paths(target.name)
+    if out in reports:
+        raise UsageError(
+            f"--out {out}: the report would be written there, too. Name a .json file, or another --report."
+        )
+    for path in (out, *reports):
+        if path.is_dir() or not _takes_files(path.absolute().parent):
             raise UsageError(f"{path}: no file can be written there. Name one in a folder that exists.")
+
+
+def _takes_files(folder: Path) -> bool:
+    """Tried, not asked for: root may do anything, but not where the system takes no files."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 @contextmanager

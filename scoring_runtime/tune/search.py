@@ -205,7 +205,9 @@ class Search:
         levels = [near_knee(trial.points(), self._slo_p99_ms) for trial in finalists]
         # All of them or none: a round in part would favour some.
         rounds = int((self._ends_at - self._now()) / (self._least_s * max(1, len(finalists))))
-        left = min(ROUNDS, rounds) * len(finalists)
+        left = max(0, min(ROUNDS, rounds)) * len(
+            finalists
+        )  # a server that ended slowly may have taken more than there was
         of = self._number + left
         while left:
             for trial, clients in zip(finalists, levels, strict=True):

@@ -67,6 +67,11 @@ REFERENCE = Candidate("cpu", "off", 1, 1, 1, "off")
 SEARCHED = tuple(field.name for field in dataclasses.fields(Candidate))
 
 
+def is_open(name: str, value: Any) -> bool:
+    """Whether a setting that was given leaves the choice to the server: then it is searched."""
+    return name in ("scorers", "threads") and value == 0
+
+
 def start(ground: Ground) -> Candidate:
     """What `serve` does by itself on this machine, with what the user has fixed."""
     fixed = {name: ground.fixed[name] for name in SEARCHED if name in ground.fixed}

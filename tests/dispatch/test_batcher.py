@@ -144,7 +144,9 @@ def test_no_frame_goes_before_its_time_where_a_request_has_lost_a_scorer():
     queue.push(Ticket())
     queue.push(Ticket())
     assert fills_all(queue, quick(), FrameLimits(1, 1000, 0.025), 1)
-    queue.push_front([Ticket()])
+    lost = Ticket()
+    lost.attempts = 1
+    queue.push_front([lost])
     assert not fills_all(queue, quick(), FrameLimits(1, 1000, 0.025), 1)
 
 

@@ -52,6 +52,17 @@ def test_a_model_is_tuned_and_served_with_what_was_found(command, serve, iris, t
         assert "tuned.json found --scorers 1; it is 2 here" in server.log
 
 
+def test_auto_and_zero_leave_the_choice_to_the_search(command, iris, tmp_path):
+    ended = command(
+        *("tune", iris, "--budget-s", "8", "--slo-p99-ms", "2000", "--max-batch-size", "64"),
+        *("--providers", "auto", "--scorers", "0", "--threads", "0"),
+    )
+    assert ended.code == 0, ended.output
+    chosen = json.loads((tmp_path / "tuned.json").read_text())
+    assert chosen["scorers"] > 0
+    assert chosen["threads"] > 0
+
+
 def test_where_nothing_keeps_the_limit_the_table_is_shown_and_nothing_is_written(command, iris, tmp_path):
     ended = command("tune", iris, "--budget-s", "10", "--slo-p99-ms", "0.001", "--scorers", "1")
 
@@ -124,6 +135,9 @@ def test_a_search_that_is_killed_leaves_no_server(live_command, iris, tmp_path, 
         (("--slo-p99-ms", "9", "--budget-s", "1"), "expected a number of seconds from 5 to"),
         (("--slo-p99-ms", "9", "--samples", "none"), "--samples none: cannot be read: No such file or directory"),
         (("--slo-p99-ms", "9", "--out", "no/where.json"), "no file can be written there"),
+        (("--slo-p99-ms", "9", "--out", ""), "--out: expected the name of a file, got none"),
+        (("--slo-p99-ms", "9", "--out", "/proc/tuned.json"), "no file can be written there"),
+        (("--slo-p99-ms", "9", "--out", "tuned.html"), "--out tuned.html: the report would be written there, too"),
         (("--slo-p99-ms", "9", "--providers", "cpuu"), "did you mean 'cpu'?"),
         (("--slo-p99-ms", "9", "--providers", "cuda"), "none of the providers cuda runs the model here"),
     ],

@@ -281,11 +281,13 @@ def test_floats_are_proved_with_zeros_that_matter(build, load_engine, tmp_path):
     assert "output 'y' differs" in why_not(load_engine, tmp_path, model)
 
 
-def test_it_can_be_switched_off_and_its_inputs_named(build, load_engine, tmp_path):
+def test_it_can_be_switched_off_and_its_inputs_named(build, load_engine, tmp_path, caplog):
     model = masked_mean(build)
     assert load_engine(model, tmp_path, ragged="off").info["ragged"] == "--ragged is off"
     assert load_engine(model, tmp_path, mask_inputs="attention_mask").info["ragged"] is True
+    assert "of no use" not in caplog.text
     assert "--mask-inputs names 'mask'" in load_engine(model, tmp_path, mask_inputs="mask").info["ragged"]
+    assert "--mask-inputs names 'mask'" in caplog.text
 
 
 # Served

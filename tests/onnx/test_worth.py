@@ -200,3 +200,9 @@ def test_it_costs_a_tiny_model_little() -> None:
             kind.observe(32, 32 * cells, 42e-6)
         times.append((time.perf_counter() - began) / 200)
     assert min(times) < 32 * 0.3e-6
+
+
+def test_a_clock_that_sees_nothing_pass_says_nothing_of_the_gain():
+    kind = Kind(64)
+    measure(kind, 4, 64, lambda rows: 0.0)
+    assert kind.gain() is None

@@ -29,6 +29,24 @@ def test_no_more_are_read_than_can_be_used(tmp_path):
     assert len(bodies.read([str(tmp_path / "many")])) == bodies.MOST
 
 
+def test_what_is_not_used_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(bodies, "MOST_BYTES", 3)
+    (tmp_path / "a").write_text("1234")
+    (tmp_path / "b").symlink_to("/dev/full")  # no file: left out
+    (tmp_path / "c").write_text("5")
+    (tmp_path / "d").write_bytes(b"6")
+    seen = []
+    read_bytes = type(tmp_path).read_bytes
+
+    def read(path):
+        seen.append(path.name)
+        return read_bytes(path)
+
+    monkeypatch.setattr(type(tmp_path), "read_bytes", read)
+    assert bodies.read([str(tmp_path)]) == [b"1234"]
+    assert seen == ["a", "c"]
+
+
 @pytest.mark.parametrize(
     ("text", "why"), [("", "holds no request"), ("\n \n", "holds no request"), ("1\n{\n", "line 2 is no JSON")]
 )

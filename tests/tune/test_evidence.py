@@ -79,6 +79,17 @@ def test_evidence_that_cannot_be_read_is_a_doubt_and_no_error(tuned, model, held
     assert "cannot be read" in doubt
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("model_sha256", ["a"]), ("model_sha256", {"": 5}), ("cpus", "many"), ("gpus", [1])]
+)
+def test_evidence_of_other_types_is_a_doubt_and_no_error(tuned, model, name, value):
+    document = json.loads(tuned.read_text())
+    document["tuned"]["circumstances"][name] = value
+    tuned.write_text(json.dumps(document))
+    (doubt,) = evidence.doubts_of_file(str(tuned), model, settings.load({}, {}, str(tuned)))
+    assert "cannot be read" in doubt
+
+
 def test_settings_without_evidence_raise_no_doubt(tmp_path, model):
     (tmp_path / "plain.json").write_text('{"threads": 2}')
     assert evidence.doubts_of_file(str(tmp_path / "plain.json"), model, Settings()) == []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from scoring_runtime.tune.ramp import Point
 from scoring_runtime.tune.search import MOST_DOUBT, Measured, Rejected, Search, Step, Trial, choose, nearest
-from scoring_runtime.tune.space import AXES, BATCH_BOUNDS, Candidate, Ground, start, variants
+from scoring_runtime.tune.space import AXES, BATCH_BOUNDS, Candidate, Ground, is_open, start, variants
 
 SLO = 10.0
 
@@ -238,3 +238,17 @@ def test_buckets_are_searched_on_a_gpu_only():
     assert variants("buckets", start(here), here) == []
     (off,) = variants("buckets", Candidate("cuda"), here)
     assert off.batch_buckets == "off"
+
+
+@pytest.mark.parametrize("name", ["scorers", "threads"])
+def test_a_choice_that_is_left_to_the_server_is_searched(name):
+    assert is_open(name, 0)
+    assert not is_open(name, 1)
+    assert not is_open("max_queue_wait_ms", 0)
+
+
+@pytest.mark.parametrize("late_s", [2.0, 6.0, 60.0])
+def test_a_search_that_is_late_ends(late_s):
+    world = World(lambda candidate: Measured((point(4, 1000, 5),), 0.0, 0.1), lambda limit_s: limit_s + late_s)
+    search = world.search(ground(1), 5.0, 0.1)
+    assert [len(trial.runs) for trial in search.trials if trial.runs] == [1]
