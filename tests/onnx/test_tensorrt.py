@@ -192,7 +192,10 @@ def test_requests_of_any_number_share_runs_within_the_profile(trained, score):
     del runner.shapes[:]
     answers = score(engine, [{"data": [[5.1, 3.5, 1.4, 0.2]]}] * 15)
     assert [answer.status for answer in answers] == [200] * 15
-    assert [shape[0] for shape in runner.shapes] == [6, 6, 3]
+    shared = [shape[0] for shape in runner.shapes]
+    assert sum(shared) == 15
+    assert max(shared) <= 6
+    assert len(shared) < 15
 
 
 @pytest.fixture
