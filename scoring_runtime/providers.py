@@ -146,4 +146,4 @@ def options_of(provider: Provider, given: Mapping[str, Mapping[str, str]]) -> di
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     found = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    return f" (did you mean {found[0]!r}?)" if found else ""

@@ -215,12 +215,12 @@ def test_the_refused_option_is_found_in_the_message(text, named):
 @pytest.mark.parametrize(
     ("parse", "text", "says"),
     [
-        (table.parse_list, "cudda", "no provider 'cudda'; did you mean 'cuda'?"),
-        (table.parse_list, "cuda,cpu,tensorflow", "no provider 'tensorflow'; did you mean 'tensorrt'?"),
+        (table.parse_list, "cudda", "no provider 'cudda' (did you mean 'cuda'?)"),
+        (table.parse_list, "cuda,cpu,tensorflow", "no provider 'tensorflow' (did you mean 'tensorrt'?)"),
         (table.parse_list, "auto,cpu", "auto stands alone"),
-        (table.parse_options, "cuda.use_tf23=0", "cuda has no option 'use_tf23'; did you mean 'use_tf32'?"),
+        (table.parse_options, "cuda.use_tf23=0", "cuda has no option 'use_tf23' (did you mean 'use_tf32'?)"),
         (table.parse_options, "cpu.x=0", "the provider cpu has no options"),
-        (table.parse_options, "openvin.precision=FP32", "no provider 'openvin'; did you mean 'openvino'?"),
+        (table.parse_options, "openvin.precision=FP32", "no provider 'openvin' (did you mean 'openvino'?)"),
         (table.parse_options, "openvino.precison=FP32", "did you mean 'precision'?"),
     ],
 )
