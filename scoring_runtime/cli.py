@@ -44,6 +44,7 @@ def _serve(parsed: argparse.Namespace) -> int:
     plan = launch.plan(found, chosen, environ, seats)
     log.configure(chosen.log_level)
     log.banner(found, chosen, plan.arguments[0])
+    log.warn(gpus.of_no_use(found.engine, chosen))
     log.warn(evidence.doubts_of_file(parsed.config_file, found.path, chosen))
     app.run(chosen, plan)
 
@@ -116,9 +117,7 @@ class _ParseFlag(argparse.Action):
             text = f"{before}{separator}{value}" if before and separator else value
             setattr(namespace, self.dest, settings.parse_flag(self.dest, text))
         except ValueError as error:
-            why = str(error)
-            end = "" if why.endswith("?") else "."
-            raise UsageError(f"{option} {value}: {why}{end} Try `{parser.prog} --help`.") from None
+            raise UsageError(f"{option} {value}: {error}. Try `{parser.prog} --help`.") from None
 
 
 def _parser() -> argparse.ArgumentParser:

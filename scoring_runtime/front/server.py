@@ -102,6 +102,7 @@ class Server:
         self.connections: set[Connection] = set()
         self.max_connections = settings.max_connections
         self._ended = asyncio.Event()  # a connection or a scorer has
+        assert settings.scorers, "0 is for pool.gpus.allot to decide"
         self.scoring = Scoring(settings, self.metrics, loop, self.connections)
         self.pool = Pool(
             plan,

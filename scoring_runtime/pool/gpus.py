@@ -46,6 +46,13 @@ def asks_for_gpus(engine: str, settings: Settings) -> bool:
     return providers.PROVIDERS[first].gpu
 
 
+def of_no_use(engine: str, settings: Settings) -> list[str]:
+    """What was said of GPUs that nothing will look at, a line each."""
+    if settings.gpus is None or asks_for_gpus(engine, settings):
+        return []
+    return [f"--gpus {settings.gpus} is of no use: --provider {settings.provider} runs the model without them"]
+
+
 def visible(uuids: Sequence[str], environ: Mapping[str, str]) -> list[str]:
     """Those that CUDA would show a process with this environment, in its order.
 

@@ -58,6 +58,10 @@ class ChannelClosedError(Exception):
     """The front has closed the channel: nobody waits for replies any more."""
 
 
+_Reply = Tuple[int, int, int, int, bytes, frames.Blob]
+"""As frames.Reply."""
+
+
 class Outbox:
     """Collects the replies of one frame and writes them when they are due.
 
@@ -67,7 +71,7 @@ class Outbox:
     def __init__(self, channel: "Channel", progress: Optional[Progress]) -> None:
         self._channel = channel
         self._progress = progress
-        self._replies: List[Tuple[int, int, int, int, bytes, frames.Blob]] = []  # as frames.Reply
+        self._replies: List[_Reply] = []
         self._requests: List[frames.Request] = []
         self._kept = 0  # so many of them lie where they outlive us
         self._bytes = 0
@@ -199,12 +203,29 @@ class Outbox:
         now = perf_counter()
         busy_us = int((now - self._frame_began) * 1e6)
         replies, self._replies = self._replies, []
+        # What was held may be more than any frame can hold.
+        parts = [replies] if self._bytes <= FLUSH_BYTES else _in_parts(replies)
         self._bytes = 0
-        self._channel.send(frames.encode_replies(replies, busy_us))
+        for part in parts:
+            self._channel.send(frames.encode_replies(part, busy_us))
         if self._kept:
             self._kept = 0
             self._progress.forget()  # type: ignore[union-attr]  # it has kept them
         self._flushed = now
+
+
+def _in_parts(replies: List[_Reply]) -> Iterator[List[_Reply]]:
+    """The same in frames of usual size."""
+    part: List[_Reply] = []
+    size = 0
+    for reply in replies:
+        part.append(reply)
+        size += len(reply[5])
+        if size > FLUSH_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 class Channel:

@@ -239,3 +239,12 @@ def test_the_server_tells_of_its_own(machine, tmp_path):
     assert not gpus.are_of_interest("onnx", Settings(provider="cpu"), tmp_path)
     assert gpus.are_of_interest("onnx", Settings(provider="cuda,cpu"), tmp_path)
     assert gpus.are_of_interest("script", Settings(), machine(A))
+
+
+def test_gpus_that_no_provider_asks_for_are_said_to_be_of_no_use():
+    assert gpus.of_no_use("onnx", Settings(provider="cpu", gpus="9")) == [
+        "--gpus 9 is of no use: --provider cpu runs the model without them"
+    ]
+    assert gpus.of_no_use("onnx", Settings(provider="cpu")) == []
+    assert gpus.of_no_use("onnx", Settings(provider="cuda,cpu", gpus="0")) == []
+    assert gpus.of_no_use("script", Settings(provider="cpu", gpus="0")) == []
