@@ -25,8 +25,9 @@ from .dtypes import Array
 from .engine import Engine, Part, Ran
 from .session import RunStoppedError
 
-WORTH_OVERLAP_US = 500
-"""Where the runs of a frame take less, decoding beside them is not worth the hand-over."""
+WORTH_OVERLAP_US = 800
+"""Where the runs of a frame take less, decoding beside them is not worth the hand-over: on two cores, with 32 rows of 512
+numbers as JSON in a frame, throughput changes by -7 % for runs of 0.45 ms, by +33 % for 1.2 ms, by +48 % for 2 ms."""
 WORTH_STOPPING_US = 20_000
 LONG_RUNS_HOLD = 16
 """So many frames after one that was worth stopping the next may be too. Until it is known, any may be."""
