@@ -1,4 +1,4 @@
-"""The command line: serve | check | new-key. Parses, calls, prints; decides nothing."""
+"""The command line: serve | check | health | new-key. Parses, calls, prints; decides nothing."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sealing.restart_isolated(given)
     try:
         parsed = _parser().parse_args(given)
-        command = {"serve": _serve, "check": _check, "new-key": _new_key}[parsed.command]
+        command = {"serve": _serve, "check": _check, "health": _health, "new-key": _new_key}[parsed.command]
         return command(parsed)
     except StartError as error:
         sys.stdout.flush()
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(parsed: argparse.Namespace) -> int:
     environ = sealing.seal_environment()
     chosen = _settings(parsed, environ)
-    found = target.find(parsed.target or chosen.entry_script)
+    found = target.find(parsed.target or chosen.entry_script or chosen.app_root)
 
     from .front import app  # gunicorn must not be imported before the environment is sealed
     from .pool import launch
@@ -46,7 +46,7 @@ def _serve(parsed: argparse.Namespace) -> int:
 def _check(parsed: argparse.Namespace) -> int:
     environ = sealing.seal_environment()
     chosen = _settings(parsed, environ)
-    found = target.find(parsed.target or chosen.entry_script)
+    found = target.find(parsed.target or chosen.entry_script or chosen.app_root)
 
     from .pool import launch, orphans, probe
     from .report import render
@@ -58,6 +58,16 @@ def _check(parsed: argparse.Namespace) -> int:
         orphans.end()
     print(render(found, info))
     return 0
+
+
+def _health(parsed: argparse.Namespace) -> int:
+    chosen = _settings(parsed, sealing.seal_environment())
+
+    from . import health
+
+    why = health.why_not(chosen)
+    print(why or "ok", file=sys.stderr if why else sys.stdout)
+    return 1 if why else 0
 
 
 def _new_key(parsed: argparse.Namespace) -> int:
@@ -104,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("serve", "serve a target until told to stop"),
         ("check", "load a target, warm it, and say what it is"),
+        ("health", "ask the server that runs here with these settings whether it lives"),
     ):
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".", allow_abbrev=False)
         command.add_argument(

@@ -132,7 +132,8 @@ def user_python(settings: Settings, environ: Mapping[str, str]) -> str:
         candidate = Path(environ.get(variable, ""), "bin", "python")
         if environ.get(variable) and os.access(candidate, os.X_OK):
             return str(candidate)
-    return sys.executable
+    # Our images name one, which a derived image shadows by its PATH: there the server's own holds nothing of the user.
+    return shutil.which(environ.get("SCORING_DEFAULT_PYTHON", ""), path=environ.get("PATH")) or sys.executable
 
 
 def launch(
