@@ -1,4 +1,4 @@
-"""The command line: serve | check | health | new-key. Parses, calls, prints; decides nothing."""
+"""The command line: serve | check | health | image | new-key. Parses, calls, prints; decides nothing."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sealing.restart_isolated(given)
     try:
         parsed = _parser().parse_args(given)
-        command = {"serve": _serve, "check": _check, "health": _health, "new-key": _new_key}[parsed.command]
+        command = {"serve": _serve, "check": _check, "health": _health, "image": _image, "new-key": _new_key}[parsed.command]
         return command(parsed)
     except StartError as error:
         sys.stdout.flush()
@@ -68,6 +68,19 @@ def _health(parsed: argparse.Namespace) -> int:
     why = health.why_not(chosen)
     print(why or "ok", file=sys.stderr if why else sys.stdout)
     return 1 if why else 0
+
+
+def _image(parsed: argparse.Namespace) -> int:
+    from .deploy import image, legacy, requirements_of_base
+
+    if parsed.what == "map":
+        found = legacy.successor(parsed.name)
+        print(f"{parsed.name}: {found.explanation}")
+        print(f"Use in its place: {found.image}" if found.image else "Nothing in this family takes its place.")
+        return 0
+    findings = image.check(parsed.name)
+    print(requirements_of_base.render(findings))
+    return 1 if any(finding.met is False for finding in findings) else 0
 
 
 def _new_key(parsed: argparse.Namespace) -> int:
@@ -129,6 +142,15 @@ def _parser() -> argparse.ArgumentParser:
                 metavar=row.metavar,
                 help=f"{row.help} [{', '.join(row.env)}]",
             )
+    text = "look up a base image's successor, or look into an image"
+    command = commands.add_parser("image", help=text, description=text.capitalize() + ".", allow_abbrev=False)
+    whats = command.add_subparsers(dest="what", required=True, metavar="map|check", parser_class=_Parser)
+    for what, text in (
+        ("map", "say which image of this family takes the place of one that was used before"),
+        ("check", "say whether an image holds what a custom base image must, and whether the server in it is intact"),
+    ):
+        part = whats.add_parser(what, help=text, description=text.capitalize() + ".", allow_abbrev=False)
+        part.add_argument("name", metavar="IMAGE")
     text = "make an API key: its line for the file of --api-keys-file goes to stdout, the key itself to stderr"
     command = commands.add_parser("new-key", help=text, description=text.capitalize() + ".", allow_abbrev=False)
     command.add_argument("name", metavar="NAME", help="whose key it is")
