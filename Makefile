@@ -10,6 +10,10 @@ CHAOS_ARGS ?=
 FUZZ_ARGS ?=
 FUZZ_SECONDS ?= 60
 APT_PACKAGES ?= curl haproxy wrk
+IMAGE ?= cpu
+IMAGES_ARGS ?=
+IMAGES_PACKAGES := buildah podman runc mmdebstrap netavark aardvark-dns iptables uidmap conmon catatonit \
+  golang-github-containers-common
 
 BIN := $(VENV)/bin
 # -P keeps this folder off sys.path: what is imported is what was installed.
@@ -74,6 +78,24 @@ format-fix: $(VENV)/.dev ## Format the source, and fix what the linter can fix s
 .PHONY: incumbent
 incumbent: $(VENV)/pyvenv.cfg ## Set up the server that ours is compared with, and environments of users
 	$(RUN) tests/differential/environments.py
+
+##@ Images
+
+.PHONY: image
+image: $(VENV)/.dev $(VENV)/.wheel images-apt ## Build one image of the family as localhost/scoring-runtime:IMAGE (IMAGE=cpu)
+	env -u PYTHONPATH $(BIN)/python images/build.py '$(IMAGE)'
+
+.PHONY: images
+images: $(VENV)/.dev $(VENV)/.wheel images-apt ## Build every image that can be built here, and say what was left out
+	env -u PYTHONPATH $(BIN)/python images/build.py
+
+.PHONY: images-test
+images-test: images ## Build, run and inspect them (IMAGES_ARGS="-k hardened")
+	$(RUN) -m pytest tests/images -m images $(IMAGES_ARGS)
+
+.PHONY: images-apt
+images-apt: ## Install the Debian packages that build and run images
+	@$(MAKE) --no-print-directory apt APT_PACKAGES='$(IMAGES_PACKAGES)'
 
 ##@ Measure
 

@@ -1,0 +1,236 @@
+"""The images that can be built here: run as a cluster runs them, derived from, and attacked by what users install.
+
+Run by `make images-test`, which builds them first.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import HARDENED, NAME, ROOT, Container, Start, podman
+
+pytestmark = [pytest.mark.images, pytest.mark.timeout(600)]
+
+BUILT_HERE = ("cpu", "minimal", "cpu-mpi")
+WITH_USER_ENVIRONMENT = ("cpu", "cpu-mpi")
+
+SCORE = """
+import sys
+
+def init():
+    global GREETING
+    GREETING = "from " + sys.executable
+
+def run(raw):
+    return {"got": raw, "who": GREETING}
+"""
+
+
+def mounted(models: Path) -> tuple[str, str]:
+    return ("-v", f"{models}:/var/azureml-app/azureml-models:ro")
+
+
+@pytest.mark.parametrize("image", BUILT_HERE)
+def test_a_mounted_model_is_served_without_any_code_under_hardening(
+    image: str, start: Start, models: Path, request_body: bytes
+):
+    container = start(f"{NAME}:{image}", *HARDENED, *mounted(models)).await_ready()
+    answer = container.ask("/score", request_body)
+    assert answer.status == 200
+    assert answer.json["outputs"]["label"] == [7]
+    healthy = container.run("/opt/scoring-runtime/bin/python", "-I", "-m", "scoring_runtime", "health")
+    assert (healthy.returncode, healthy.stdout) == (0, "ok\n")
+    assert container.stop() == 0
+
+
+@pytest.mark.parametrize("image", BUILT_HERE)
+def test_only_tmp_can_be_written_and_no_right_is_left(image: str, start: Start, models: Path):
+    container = start(f"{NAME}:{image}", *HARDENED, *mounted(models)).await_ready()
+    look = "import os;print(open('/proc/1/status').read());open('/tmp/x','w').close()\ntry: open('/opt/scoring-runtime/x','w')\nexcept OSError as e: print(e.errno)"
+    seen = container.run("/opt/scoring-runtime/bin/python", "-I", "-c", look)
+    assert seen.returncode == 0, seen.stderr
+    fields = dict(line.split(":\t", 1) for line in seen.stdout.splitlines() if ":\t" in line)
+    assert int(fields["CapEff"], 16) == 0
+    assert fields["NoNewPrivs"] == "1"
+    assert fields["Uid"].split()[0] == "123456"
+    assert seen.stdout.splitlines()[-1] in ("30", "13")  # EROFS, EACCES
+
+
+@pytest.mark.parametrize("image", BUILT_HERE)
+def test_the_image_says_how_it_is_to_be_run(image: str):
+    inspected = json.loads(podman("image", "inspect", f"{NAME}:{image}").stdout)[0]
+    config = inspected["Config"]
+    assert config["User"] == "10001:0"
+    assert list(config["ExposedPorts"]) == ["5001/tcp"]
+    assert config["Entrypoint"][0] == "/usr/bin/tini"
+    assert "-I" in config["Entrypoint"]
+    assert config["StopSignal"] in ("SIGTERM", "15")
+    assert inspected["Healthcheck"]["Test"][0] == "CMD"
+    assert config["Labels"]["org.opencontainers.image.licenses"] == "MIT"
+
+
+@pytest.mark.parametrize("image", BUILT_HERE)
+def test_the_server_in_it_is_intact(image: str):
+    command = [str(Path(sys.executable).with_name("scoring-runtime")), "image", "check", f"{NAME}:{image}"]
+    checked = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "server        ok" in checked.stdout
+
+
+def test_minimal_holds_no_program_but_the_interpreter():
+    listing = "import os;print(*sorted({n for d in ('/bin','/sbin','/usr/bin','/usr/sbin') if os.path.isdir(d) for n in os.listdir(d)}))"
+    seen = podman("run", "--rm", "--entrypoint", "/usr/bin/python3", f"{NAME}:minimal", "-c", listing)
+    assert set(seen.stdout.split()) == {"python3", "python3.11", "tini"}
+
+
+@pytest.mark.parametrize("image", BUILT_HERE)
+def test_nothing_in_it_changes_who_runs_it(image: str):
+    look = (
+        "import os,stat\nfor d,_,fs in os.walk('/'):\n if d.startswith(('/proc','/sys')): continue\n"
+        " for f in fs:\n  p=os.path.join(d,f)\n  try: m=os.lstat(p).st_mode\n  except OSError: continue\n"
+        "  if stat.S_ISREG(m) and m & 0o6000: print(p)"
+    )
+    seen = podman("run", "--rm", "--user", "0", "--entrypoint", "/usr/bin/python3", f"{NAME}:{image}", "-c", look)
+    assert seen.stdout == ""
+
+
+@pytest.mark.parametrize("image", WITH_USER_ENVIRONMENT)
+def test_a_script_runs_in_the_users_environment(image: str, start: Start, tmp_path: Path):
+    (tmp_path / "score.py").write_text(SCORE)
+    tmp_path.chmod(0o755)
+    container = start(f"{NAME}:{image}", *HARDENED, "-v", f"{tmp_path}:/var/azureml-app:ro").await_ready()
+    answer = container.ask("/score", b'{"a": 1}')
+    assert answer.json == {"got": '{"a": 1}', "who": "from /opt/user/bin/python"}
+
+
+def test_the_entry_script_variable_names_what_is_served(start: Start, tmp_path: Path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "main_score.py").write_text(SCORE)
+    tmp_path.chmod(0o755)
+    options = ("-v", f"{tmp_path}:/var/azureml-app:ro", "-e", "AZUREML_ENTRY_SCRIPT=source/main_score.py")
+    assert start(f"{NAME}:cpu", *options).await_ready().ask("/score", b"{}").status == 200
+
+
+# The adversary
+
+HOSTILE = """\
+FROM {base}
+USER 0
+RUN --mount=type=secret,id=ca_bundle,required=false \\
+    if [ -s /run/secrets/ca_bundle ]; then export PIP_CERT=/run/secrets/ca_bundle; fi \\
+ && pip install --no-cache-dir 'flask==0.12.5' 'gunicorn==19.9.0' 'numpy<2' 'werkzeug<1' 'jinja2<3' 'markupsafe<2.1' 'itsdangerous<2' 'click<8'
+COPY sitecustomize.py /tmp/
+RUN python -c "import site, shutil; shutil.copy('/tmp/sitecustomize.py', site.getsitepackages()[0])" \\
+ && mkdir /evil && cp /tmp/sitecustomize.py /evil/ && cp /tmp/sitecustomize.py /evil/gunicorn.py
+COPY numpy.py scoring_runtime.py flask.py gunicorn.conf.py httptools.py /var/azureml-app/
+COPY digits.onnx.txt /tmp/
+ENV GUNICORN_CMD_ARGS="--bind 127.0.0.1:1 --workers 7" PYTHONPATH=/evil:/var/azureml-app PYTHONSTARTUP=/evil/sitecustomize.py \\
+    FLASK_DEBUG=1 FLASK_APP=evil PYTHONHOME=/nowhere PYTHONWARNINGS=error PROMETHEUS_MULTIPROC_DIR=/evil
+USER 10001:0
+"""
+EVIL = "import os, sys\nos.write(2, b'EVIL WAS HERE')\nraise SystemExit(66)\n"
+
+
+def test_what_a_derived_image_installs_changes_no_byte_of_an_answer(
+    start: Start, build: Callable[[str, dict[str, str]], str], models: Path, request_body: bytes
+):
+    names = ("sitecustomize.py", "numpy.py", "scoring_runtime.py", "flask.py", "gunicorn.conf.py", "httptools.py")
+    hostile = build(
+        HOSTILE.format(base=f"{NAME}:cpu"), {**dict.fromkeys(names, EVIL), "digits.onnx.txt": ""}
+    )
+    servers = [start(image, *mounted(models)).await_ready() for image in (f"{NAME}:cpu", hostile)]
+    questions = [
+        *(("/score", request_body), ("/score", b'{"nonsense": 1}'), ("/score", b"{"), ("/", None), ("/livez", None)),
+        *(("/readyz", None), ("/v2", None), ("/v2/models/digits", None), ("/nowhere", None)),
+    ]
+    for path, body in questions:
+        plain, derived = (server.ask(path, body) for server in servers)
+        assert derived == plain, path
+    plain, derived = (server.ask("/swagger.json").json for server in servers)
+    assert derived == plain
+    assert "EVIL" not in servers[1].log
+    assert [server.stop() for server in servers] == [0, 0]
+
+
+def test_the_users_packages_are_the_users(start: Start, build: Callable[[str, dict[str, str]], str]):
+    script = "import six\n\ndef init():\n    pass\n\ndef run(raw):\n    return six.__version__\n"
+    dockerfile = (
+        f"FROM {NAME}:cpu\n"
+        "RUN --mount=type=secret,id=ca_bundle,required=false,mode=0444 \\\n"
+        "    if [ -s /run/secrets/ca_bundle ]; then export PIP_CERT=/run/secrets/ca_bundle; fi \\\n"
+        " && pip install --no-cache-dir six==1.16.0\nCOPY score.py /var/azureml-app/\n"
+    )
+    image = build(dockerfile, {"score.py": script})
+    assert start(image, *HARDENED).await_ready().ask("/score", b"{}").json == "1.16.0"
+
+
+# Bad input
+
+
+def ends(container: Container, exit_code: int, *texts: str) -> None:
+    assert container.wait() == exit_code
+    for text in texts:
+        assert text in container.log
+
+
+def test_neither_script_nor_model(start: Start):
+    ends(start(f"{NAME}:cpu"), 3, "/var/azureml-app: holds neither a score.py nor an .onnx file")
+
+
+def test_two_models_and_no_name(start: Start, tmp_path: Path):
+    for name in ("a.onnx", "b.onnx"):
+        (tmp_path / name).write_bytes((ROOT / "examples/digits/digits.onnx").read_bytes())
+    tmp_path.chmod(0o755)
+    container = start(f"{NAME}:cpu", *mounted(tmp_path))
+    ends(container, 3, "holds 2 ONNX models and no score.py", "Name the one to serve")
+
+
+def test_a_model_folder_that_another_user_closed(start: Start, tmp_path: Path):
+    (tmp_path / "digits.onnx").write_bytes((ROOT / "examples/digits/digits.onnx").read_bytes())
+    tmp_path.chmod(0o700)
+    ends(start(f"{NAME}:cpu", *mounted(tmp_path)), 3, "permission denied", "Make it readable")
+
+
+def test_a_conda_environment_without_python(start: Start, tmp_path: Path):
+    (tmp_path / "score.py").write_text(SCORE)
+    tmp_path.chmod(0o755)
+    options = ("-v", f"{tmp_path}:/var/azureml-app:ro", "-e", "AZUREML_CONDA_ENVIRONMENT_PATH=/azureml-envs/none")
+    ends(start(f"{NAME}:cpu", *options), 3, "AZUREML_CONDA_ENVIRONMENT_PATH", "/azureml-envs/none", "no python in bin")
+
+
+def test_a_full_tmp(start: Start, models: Path, request_body: bytes):
+    options = (*HARDENED[:2], "--tmpfs", "/tmp:rw,size=4k,mode=1777", *mounted(models))
+    assert start(f"{NAME}:cpu", *options).await_ready().ask("/score", request_body).status == 200
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("image", BUILT_HERE)
+def test_it_is_no_larger_than_it_may_be(image: str):
+    import family
+
+    known = family.load()
+    described = known.find(image)
+
+    def size_mb(tag: str) -> float:
+        return int(podman("image", "inspect", tag, "--format", "{{.Size}}").stdout) / 1e6
+
+    size = size_mb(f"{NAME}:{image}")
+    if described.max_mb is not None:
+        assert size <= described.max_mb
+    if described.max_added_mb is not None:
+        assert size - size_mb("localhost/debian:bookworm") <= described.max_added_mb
+
+
+def test_it_starts_quickly(start: Start, models: Path, request_body: bytes):
+    began = time.monotonic()
+    container = start(f"{NAME}:cpu", *HARDENED, *mounted(models)).await_ready()
+    assert container.ask("/score", request_body).status == 200
+    assert time.monotonic() - began < 15
