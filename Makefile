@@ -54,9 +54,9 @@ types: $(VENV)/.dev ## Check the types
 	$(RUN) -m mypy
 
 .PHONY: test
-test: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel incumbent ## Test the built and installed wheel (PYTEST_ARGS="-k batch")
+test: $(VENV)/.dev $(VENV)/.models $(VENV)/.images $(VENV)/.wheel incumbent ## Test the built and installed wheel (PYTEST_ARGS="-k batch")
 	@{ command -v curl && command -v haproxy && command -v wrk; } >/dev/null || $(MAKE) apt
-	$(RUN) -m pytest -m 'not gpu' $(PYTEST_ARGS)
+	$(RUN) -m pytest -m 'not gpu and not images' $(PYTEST_ARGS)
 
 .PHONY: chaos
 chaos: $(VENV)/.dev $(VENV)/.wheel ## Break a server for ten minutes (CHAOS_ARGS="--minutes 60 --seed 7 --json FILE")
@@ -83,15 +83,19 @@ incumbent: $(VENV)/pyvenv.cfg ## Set up the server that ours is compared with, a
 
 .PHONY: image
 image: $(VENV)/.dev $(VENV)/.wheel images-apt ## Build one image of the family as localhost/scoring-runtime:IMAGE (IMAGE=cpu)
-	env -u PYTHONPATH $(BIN)/python images/build.py '$(IMAGE)'
+	$(BENCH) images.build '$(IMAGE)'
 
 .PHONY: images
 images: $(VENV)/.dev $(VENV)/.wheel images-apt ## Build every image that can be built here, and say what was left out
-	env -u PYTHONPATH $(BIN)/python images/build.py
+	$(BENCH) images.build
 
 .PHONY: images-test
-images-test: images ## Build, run and inspect them (IMAGES_ARGS="-k hardened")
+images-test: images $(VENV)/.images ## Build, run and inspect them (IMAGES_ARGS="-k hardened")
 	$(RUN) -m pytest tests/images -m images $(IMAGES_ARGS)
+
+.PHONY: images-files
+images-files: $(VENV)/.dev ## Write docker-bake.hcl and the table of the README from images/images.yaml
+	$(BENCH) images.build --write
 
 .PHONY: images-apt
 images-apt: ## Install the Debian packages that build and run images
@@ -208,6 +212,7 @@ lock: | $(VENV)/pyvenv.cfg ## Renew requirements/*.txt from pyproject.toml and r
 	$(BIN)/$(LOCK) -c requirements/dev.txt -o requirements/fuzz.txt requirements/fuzz.in
 	$(BIN)/$(LOCK) --no-deps -o requirements/models.txt requirements/models.in
 	$(BIN)/$(LOCK) -o requirements/profile.txt requirements/profile.in
+	$(BIN)/$(LOCK) -o requirements/images.txt requirements/images.in
 	$(BIN)/$(LOCK) -o requirements/incumbent.txt requirements/incumbent.in
 	$(BIN)/$(LOCK) -o requirements/litserve.txt requirements/litserve.in
 	$(BIN)/$(LOCK_ANY) --python-version 3.8 --fork-strategy requires-python -o requirements/user.txt requirements/user.in
@@ -264,6 +269,10 @@ $(VENV)/.dev: requirements/dev.txt | $(VENV)/pyvenv.cfg
 
 $(VENV)/.fuzz: requirements/fuzz.txt | $(VENV)/pyvenv.cfg
 	$(PIP) install --require-hashes -r requirements/fuzz.txt
+	@touch $@
+
+$(VENV)/.images: requirements/images.txt | $(VENV)/pyvenv.cfg
+	$(PIP) install --require-hashes --no-deps -r requirements/images.txt
 	@touch $@
 
 $(VENV)/.profile: requirements/profile.txt | $(VENV)/pyvenv.cfg

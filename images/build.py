@@ -12,8 +12,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import family
-from family import Family, FamilyError, Image
+from . import family
+from .family import Family, FamilyError, Image
 
 ROOT = family.HERE.parent
 CONTEXT = family.HERE / "context"
@@ -29,29 +29,45 @@ _MINIMAL_PACKAGES = (
     *("base-files", "libc6", "libstdc++6", "libgcc-s1", "zlib1g", "ca-certificates", "python3.11-minimal"),
     "libpython3.11-stdlib",
 )
-_MINIMAL_HOOKS = (
-    # What each package is, for a list of materials: nothing was configured, so dpkg has no record of its own.
-    'mkdir -p "$1/var/lib/dpkg/status.d"; for deb in "$1"/var/cache/apt/archives/*.deb; do '
-    'dpkg-deb -f "$deb" > "$1/var/lib/dpkg/status.d/$(dpkg-deb -f "$deb" Package)"; done',
-    # Programs: only the interpreter is wanted.
-    'find "$1/bin" "$1/sbin" "$1/usr/bin" "$1/usr/sbin" ! -type d ! -name "python3*" -delete; '
-    'ln -s python3.11 "$1/usr/bin/python3"; '
-    'cat "$1"/usr/share/ca-certificates/mozilla/*.crt > "$1/etc/ssl/certs/ca-certificates.crt"; '
-    'rm -rf "$1"/usr/lib/python3*/test "$1"/usr/share/perl* "$1"/usr/share/debconf; '
-    'find "$1" -xdev -perm /6000 -type f -exec chmod a-s {} +',
-)
+# What each package is, for a list of materials: nothing was configured, so dpkg has no record of its own.
+_RECORD_PACKAGES = """\
+mkdir -p "$1/var/lib/dpkg/status.d"
+for deb in "$1"/var/cache/apt/archives/*.deb; do
+    dpkg-deb -f "$deb" > "$1/var/lib/dpkg/status.d/$(dpkg-deb -f "$deb" Package)"
+done
+"""
+_KEEP_ONLY_THE_INTERPRETER = """\
+find "$1/bin" "$1/sbin" "$1/usr/bin" "$1/usr/sbin" ! -type d ! -name "python3*" -delete
+ln -s python3.11 "$1/usr/bin/python3"
+cat "$1"/usr/share/ca-certificates/mozilla/*.crt > "$1/etc/ssl/certs/ca-certificates.crt"
+rm -rf "$1"/usr/lib/python3*/test "$1"/usr/share/perl* "$1"/usr/share/debconf
+find "$1" -xdev -perm /6000 -type f -exec chmod a-s {} +
+"""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Build what is named; every image that can be built here when nothing is."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("images", nargs="*", metavar="IMAGE")
-    parser.add_argument("--base-image", help="in place of Debian made here, for the images that name no base of their own")
-    parser.add_argument("--print", action="store_true", help="print the commands that build them elsewhere, and build nothing")
+    parser.add_argument(
+        "--base-image", help="in place of Debian made here, for the images that name no base of their own"
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="write what follows from the description, and build nothing"
+    )
+    parser.add_argument(
+        "--print", action="store_true", help="print the commands that build them elsewhere, and build nothing"
+    )
     parsed = parser.parse_args(arguments)
     try:
         known = family.load()
         named = [known.find(name) for name in parsed.images]
+        if parsed.write:
+            family.BAKE.write_text(family.bake(known), encoding="utf-8")
+            family.README.write_text(
+                family.with_table(family.README.read_text(encoding="utf-8"), known), encoding="utf-8"
+            )
+            return 0
         if parsed.print:
             print("\n".join(family.docker_command(known, image) for image in named or known.images.values()))
             return 0
@@ -60,7 +76,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"images: {error}", file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
-        print(f"images: {error.cmd[0]} failed with exit code {error.returncode}: what it printed says why", file=sys.stderr)
+        print(
+            f"images: {error.cmd[0]} failed with exit code {error.returncode}: what it printed says why",
+            file=sys.stderr,
+        )
         return 1
 
 
@@ -111,8 +130,10 @@ def _bases(images: Sequence[Image], known: Family, base_image: str | None) -> di
     if base_image is None and not _exists(bases["BASE_IMAGE"]):
         make_root(bases["BASE_IMAGE"], ["--variant=minbase"])
     if any(known.root(image).target == "minimal" for image in images) and not _exists(bases["MINIMAL_BASE_IMAGE"]):
-        hooks = [f"--extract-hook={hook}" for hook in _MINIMAL_HOOKS]
-        make_root(bases["MINIMAL_BASE_IMAGE"], ["--variant=extract", f"--include={','.join(_MINIMAL_PACKAGES)}", *hooks])
+        hooks = [f"--extract-hook={hook}" for hook in (_RECORD_PACKAGES, _KEEP_ONLY_THE_INTERPRETER)]
+        make_root(
+            bases["MINIMAL_BASE_IMAGE"], ["--variant=extract", f"--include={','.join(_MINIMAL_PACKAGES)}", *hooks]
+        )
     return bases
 
 
@@ -150,18 +171,18 @@ def _epoch() -> str:
     """The time of the last commit, so that two builds of one commit have equal layers."""
     if "SOURCE_DATE_EPOCH" in os.environ:
         return os.environ["SOURCE_DATE_EPOCH"]
-    shown = subprocess.run(  # noqa: S603
-        ["git", "-C", ROOT, "log", "-1", "--format=%ct"], check=False, capture_output=True, text=True  # noqa: S607
+    shown = subprocess.run(
+        ["git", "-C", ROOT, "log", "-1", "--format=%ct"], check=False, capture_output=True, text=True
     )
     return shown.stdout.strip() or "0"
 
 
 def _exists(tag: str) -> bool:
-    return subprocess.run(["podman", "image", "exists", tag], check=False, env=_environ()).returncode == 0  # noqa: S603, S607
+    return subprocess.run(["podman", "image", "exists", tag], check=False, env=_environ()).returncode == 0
 
 
 def _run(command: Sequence[object]) -> None:
-    subprocess.run([str(word) for word in command], check=True, env=_environ())  # noqa: S603
+    subprocess.run([str(word) for word in command], check=True, env=_environ())
 
 
 def _environ() -> dict[str, str]:

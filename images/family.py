@@ -11,6 +11,9 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 DESCRIPTION = HERE / "images.yaml"
+BAKE = HERE / "docker-bake.hcl"
+README = HERE.parent / "README.md"
+TABLE_BEGINS, TABLE_ENDS = "<!-- images -->", "<!-- end of images -->"
 
 
 class FamilyError(Exception):
@@ -113,7 +116,7 @@ def docker_command(family: Family, image: Image) -> str:
 def bake(family: Family) -> str:
     """The same as docker-bake.hcl."""
     blocks = ["# Written by images/build.py from images.yaml. Change the description there.\n"]
-    blocks.append(f"group \"default\" {{\n  targets = {json.dumps([_target(name) for name in family.images])}\n}}\n")
+    blocks.append(f'group "default" {{\n  targets = {json.dumps([_target(name) for name in family.images])}\n}}\n')
     for image in family.images.values():
         arguments = build_arguments(family, image, {})
         lines = [f'target "{_target(image.name)}" {{', '  context = "images/context"', f'  target = "{image.target}"']
@@ -142,3 +145,12 @@ def table(family: Family) -> str:
             size = f"at most {image.max_added_mb} MB over its base"
         lines.append(f"| `{image.name}` | {image.holds} | {size} |")
     return "\n".join(lines)
+
+
+def with_table(page: str, family: Family) -> str:
+    """A page with the family's table of today between its two marks."""
+    before, _, rest = page.partition(TABLE_BEGINS)
+    _, ends, after = rest.partition(TABLE_ENDS)
+    if not ends:
+        raise FamilyError(f"the page has no {TABLE_BEGINS} with {TABLE_ENDS} after it")
+    return f"{before}{TABLE_BEGINS}\n{table(family)}\n{TABLE_ENDS}{after}"

@@ -4,7 +4,6 @@ The list lies in the tree as `MANIFEST.sha256`; `scoring-runtime image check` co
 """
 
 import hashlib
-import os
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ def main(root: Path) -> None:
     lines = []
     for path in sorted(root.rglob("*")):
         if path.is_symlink():
-            lines.append(f"{hashlib.sha256(os.readlink(path).encode()).hexdigest()}  {path.relative_to(root)}")
+            lines.append(f"{hashlib.sha256(str(path.readlink()).encode()).hexdigest()}  {path.relative_to(root)}")
         elif path.is_file():
             lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(root)}")
             path.chmod(path.stat().st_mode & 0o555 | 0o444)

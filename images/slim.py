@@ -27,7 +27,7 @@ def main(environment: Path) -> None:
             path.unlink()
         elif ".so" in path.suffixes and path.is_file() and not path.is_symlink() and path.parent.suffix != ".libs":
             # Not what auditwheel has put into NAME.libs: its patched sections do not survive strip.
-            subprocess.run(["strip", "--strip-unneeded", "--preserve-dates", path], check=True)  # noqa: S603, S607
+            subprocess.run(["strip", "--strip-unneeded", "--preserve-dates", path], check=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sealing.restart_isolated(given)
     try:
         parsed = _parser().parse_args(given)
-        command = {"serve": _serve, "check": _check, "health": _health, "image": _image, "new-key": _new_key}[parsed.command]
+        command = {"serve": _serve, "check": _check, "health": _health, "image": _image, "new-key": _new_key}[
+            parsed.command
+        ]
         return command(parsed)
     except StartError as error:
         sys.stdout.flush()

@@ -7,7 +7,7 @@ import ssl
 from .settings import Settings
 
 TIMEOUT_S = 2.0
-_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - to be replaced
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
 def why_not(settings: Settings) -> str | None:
@@ -23,18 +23,21 @@ def why_not(settings: Settings) -> str | None:
                 return None
         return _ask(host, port, tls=settings.tls_cert is not None)
     except (OSError, http.client.HTTPException) as error:
-        return f"{host}:{port} does not answer: {error or type(error).__name__}"
+        return f"{host}:{port} does not answer: {str(error) or type(error).__name__}"
 
 
 def _ask(host: str, port: int, *, tls: bool) -> str | None:
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     if tls:
         context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is asked whether it lives, not who it is
+        context.check_hostname, context.verify_mode = (
+            False,
+            ssl.CERT_NONE,
+        )  # it is asked whether it lives, not who it is
         connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=context)
     try:
         connection.request("GET", "/livez")
         status = connection.getresponse().status
-        return None if status == 200 else f"{host}:{port} answers {status}"  # noqa: PLR2004
+        return None if status == 200 else f"{host}:{port} answers {status}"
     finally:
         connection.close()

@@ -22,7 +22,7 @@ def check(image: str) -> list[Finding]:
     config, architecture = read_config(_ask(engine, "image", "inspect", image))
     container = _ask(engine, "create", image, "nothing").decode().split()[-1]
     try:
-        with subprocess.Popen([engine, "export", container], stdout=subprocess.PIPE) as export:  # noqa: S603
+        with subprocess.Popen([engine, "export", container], stdout=subprocess.PIPE) as export:
             assert export.stdout is not None
             contents = read_tar(export.stdout)
     finally:
@@ -54,7 +54,7 @@ def read_tar(stream: IO[bytes]) -> Contents:
 
 
 def _ask(engine: str, *arguments: str) -> bytes:
-    answer = subprocess.run([engine, *arguments], check=False, capture_output=True)  # noqa: S603
+    answer = subprocess.run([engine, *arguments], check=False, capture_output=True)
     if answer.returncode:
         why = answer.stderr.decode("utf-8", "replace").strip().splitlines()
         raise UsageError(f"{engine} {' '.join(arguments)}: {why[-1] if why else f'exit code {answer.returncode}'}.")

@@ -32,7 +32,11 @@ def successor(name: str) -> Successor:
 def _without_registry(name: str) -> str:
     """`mcr.microsoft.com/azureml/x:tag` is `azureml/x:tag`: a first part with a dot or a port is a host. No digest either."""
     host, slash, rest = name.strip().lower().partition("@")[0].partition("/")
-    return rest if slash and ("." in host or ":" in host or host == "localhost") else name.strip().lower().partition("@")[0]
+    return (
+        rest
+        if slash and ("." in host or ":" in host or host == "localhost")
+        else name.strip().lower().partition("@")[0]
+    )
 
 
 def _rows() -> list[tuple[str, Successor]]:

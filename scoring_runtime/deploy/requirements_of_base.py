@@ -64,7 +64,11 @@ def render(found: list[Finding]) -> str:
 
 def _architecture(architecture: str, machine: str) -> Finding:
     same = architecture == machine
-    text = architecture if same else f"{architecture}, and this machine is {machine}: build it with --platform linux/{machine}"
+    text = (
+        architecture
+        if same
+        else f"{architecture}, and this machine is {machine}: build it with --platform linux/{machine}"
+    )
     return Finding("architecture", same, text)
 
 

@@ -1,11 +1,13 @@
 """Containers as people start them, and nothing left behind."""
 
 import http.client
+import importlib.util
 import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +18,15 @@ from typing import Any, NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+if "images" not in sys.modules:  # without this folder's root on sys.path, where the source tree would hide the wheel
+    spec = importlib.util.spec_from_file_location(
+        "images", ROOT / "images/__init__.py", submodule_search_locations=[str(ROOT / "images")]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["images"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["images"])
+
 WAIT_S = 60.0
 NAME = "localhost/scoring-runtime"
 
@@ -142,7 +153,7 @@ def request_body() -> bytes:
 @pytest.fixture
 def build(tmp_path: Path) -> Iterator[Callable[[str, dict[str, str]], str]]:
     """Build a derived image from a Dockerfile and files; its name."""
-    built = []
+    built: list[str] = []
 
     def make(dockerfile: str, files: dict[str, str]) -> str:
         context = tmp_path / f"context-{len(built)}"

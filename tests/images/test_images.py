@@ -141,9 +141,7 @@ def test_what_a_derived_image_installs_changes_no_byte_of_an_answer(
     start: Start, build: Callable[[str, dict[str, str]], str], models: Path, request_body: bytes
 ):
     names = ("sitecustomize.py", "numpy.py", "scoring_runtime.py", "flask.py", "gunicorn.conf.py", "httptools.py")
-    hostile = build(
-        HOSTILE.format(base=f"{NAME}:cpu"), {**dict.fromkeys(names, EVIL), "digits.onnx.txt": ""}
-    )
+    hostile = build(HOSTILE.format(base=f"{NAME}:cpu"), {**dict.fromkeys(names, EVIL), "digits.onnx.txt": ""})
     servers = [start(image, *mounted(models)).await_ready() for image in (f"{NAME}:cpu", hostile)]
     questions = [
         *(("/score", request_body), ("/score", b'{"nonsense": 1}'), ("/score", b"{"), ("/", None), ("/livez", None)),
@@ -214,7 +212,7 @@ def test_a_full_tmp(start: Start, models: Path, request_body: bytes):
 
 @pytest.mark.parametrize("image", BUILT_HERE)
 def test_it_is_no_larger_than_it_may_be(image: str):
-    import family
+    from images import family
 
     known = family.load()
     described = known.find(image)

@@ -56,7 +56,9 @@ def test_an_environment_without_an_interpreter_is_passed_over(pythons, tmp_path)
 
 def test_a_named_environment_without_an_interpreter_is_refused(pythons, tmp_path):
     (tmp_path / "azureml/bin/python").chmod(0o644)
-    with pytest.raises(ConfigurationError, match=r"AZUREML_CONDA_ENVIRONMENT_PATH is .*/azureml', where there is no python"):
+    with pytest.raises(
+        ConfigurationError, match=r"AZUREML_CONDA_ENVIRONMENT_PATH is .*/azureml', where there is no python"
+    ):
         chosen(pythons)
 
 
