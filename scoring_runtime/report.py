@@ -22,6 +22,9 @@ def _onnx_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
         batching = f"no: {info['why_not_batchable']}"
     rows.append(("batchable", batching))
     rows.append(("providers", ", ".join(info["providers"])))
+    rows.append(("placement", info["placement"]))
+    if info["degraded"]:
+        rows.append(("degraded", info["degraded"]))
     rows.append(("threads", str(info["threads"])))
     rows.append(("onnxruntime", str(info["onnxruntime"])))
     rows.append(("load, warm-up", f"{info['load_ms']:.0f} ms, {info['warm_up_ms']:.0f} ms"))

@@ -53,6 +53,7 @@ ADAPTERS: dict[str, set[str]] = {
     "httptools": {"front/connection.py"},
     "numpy": {path.relative_to(PACKAGE).as_posix() for path in MODULES if path.is_relative_to(PACKAGE / "onnx")},
     "onnxruntime": {"onnx/session.py"},
+    "onnxruntime_ep_openvino": {"onnx/session.py"},
     "opentelemetry": {"telemetry/insights.py"},
     "orjson": {"onnx/codecs/json.py", "onnx/codecs/v2.py"},
     "prometheus_client": {"telemetry/metrics.py"},

@@ -14,6 +14,8 @@ INFO = {
     "tolerance": {"relative": 1e-05, "of_largest": 1e-06},
     "why_not_batchable": None,
     "providers": ["CPUExecutionProvider"],
+    "placement": "all 7 nodes on the CPU",
+    "degraded": None,
     "threads": 2,
     "onnxruntime": "1.23.2",
     "load_ms": 12.4,
@@ -36,6 +38,7 @@ def test_a_model():
         output         label: string[?]
         batchable      yes: proved at warm-up, within 1e-05 of a value or 1e-06 of the largest one
         providers      CPUExecutionProvider
+        placement      all 7 nodes on the CPU
         threads        2
         onnxruntime    1.23.2
         load, warm-up  12 ms, 4 ms
@@ -50,6 +53,11 @@ def test_a_model_whose_outputs_are_exact():
 def test_a_model_that_cannot_be_batched_says_why():
     info = {**INFO, "batchable": False, "why_not_batchable": "axis 0 of input 'x' has the fixed size 1"}
     assert "batchable      no: axis 0 of input 'x' has the fixed size 1\n" in render(MODEL, info)
+
+
+def test_a_model_that_does_not_run_where_it_should_says_why():
+    info = {**INFO, "degraded": "runs on cpu; cuda: no NVIDIA driver"}
+    assert "degraded       runs on cpu; cuda: no NVIDIA driver\n" in render(MODEL, info)
 
 
 def test_a_script():

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
@@ -30,7 +31,7 @@ class Snapshot:
     info: dict[str, Any]
     documents: dict[str, openapi.Document]
     metrics: telemetry.Metrics
-    gauges: dict[str, tuple[str, float]]
+    gauges: Mapping[str, tuple[str, float | Mapping[str, float]]]
     identity: tuple[str, str]
     """Name and version of the server, as far as clients may know them."""
 
@@ -125,7 +126,10 @@ def build() -> Flask:
         except RequestError as error:
             return jsonify(error=error.message), error.status
         known = {**info, **info["open_inference"]}
-        shown = ("name", "versions", "platform", "inputs", "outputs", "engine", "batchable")
+        shown = (
+            *("name", "versions", "platform", "inputs", "outputs", "engine", "batchable"),
+            *("providers", "nodes", "placement", "degraded"),
+        )
         return jsonify({key: known[key] for key in shown if key in known})
 
     @application.errorhandler(HTTPException)

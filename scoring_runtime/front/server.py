@@ -337,7 +337,7 @@ class Server:
     def snapshot(self) -> Snapshot:
         """What the control plane may know."""
         queue = self.scoring.queue
-        gauges = {
+        gauges: dict[str, tuple[str, float | Mapping[str, float]]] = {
             "scoring_ready": ("1 when the server is ready for traffic.", float(self.ready)),
             "scoring_scorers_live": ("Scorers that can take requests.", float(self.pool.live)),
             "scoring_scorers": ("Scorers that there should be.", float(self.pool.size)),
@@ -349,7 +349,14 @@ class Server:
             "scoring_queue_requests": ("Requests that wait for a scorer.", float(queue.count)),
             "scoring_queue_bytes": ("Bytes of the requests that wait.", float(queue.size_bytes)),
             "scoring_connections": ("Open connections.", float(len(self.connections))),
+            "scoring_degraded": (
+                "1 when a model does not run on the provider that was asked for; /readyz?verbose says why.",
+                float(self.pool.degraded is not None),
+            ),
         }
+        if "nodes" in self.pool.info:
+            text = "Nodes of the model, by the provider that runs them."
+            gauges["scoring_provider_nodes"] = (text, dict(self.pool.info["nodes"]))
         text = "Log lines that were dropped because nobody read them or they could not be written."
         gauges["scoring_log_lines_dropped"] = (text, float(sum(stream.dropped for stream in sink.STREAMS)))
         if self.insights is not None:

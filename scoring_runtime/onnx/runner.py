@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from .dtypes import Array
+from .providers import Placement
 from .tensors import Output, Tensor
 
 
@@ -15,6 +16,7 @@ class Runner(Protocol):
     providers: list[str]
     """Those that really run, best first, by ONNX Runtime's names."""
     threads: int
+    placement: Placement
 
     def run(self, arrays: Sequence[Array]) -> list[Any]:
         """The outputs for these inputs, both in the model's order. RunRefusedError or RunError when there are none."""

@@ -1,9 +1,13 @@
 """The ONNX Runtime session: opening it, running it, and what its errors mean. The only module that imports onnxruntime."""
 
+import contextlib
 import ctypes
 import errno
+import importlib.util
+import io
 import logging
 import mmap
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +17,10 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
+from scoring_runtime.providers import PROVIDERS
 from scoring_runtime.scorer.loop import LoadError
 
-from . import external_data, model_file, providers
+from . import accelerators, external_data, model_file, nvidia, providers
 from .dtypes import BY_NAME, BY_ONNX_TYPE, Array, bfloat16_bits, bfloat16_values
 from .plan import SessionPlan
 from .tensors import Output, Sequential, Size, Tensor
@@ -25,6 +30,8 @@ VERSION: str = onnxruntime.__version__
 _BFLOAT16 = BY_NAME["bfloat16"]
 _ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
 _LOG_FATAL_ONLY = 4
+_ONNXRUNTIME_FOLDER = Path(onnxruntime.__file__).parent
+_OPENVINO = "onnxruntime_ep_openvino"
 _log = logging.getLogger(__name__)
 
 
@@ -40,13 +47,18 @@ class Session:
     """A loaded model."""
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, shapes: dict[str, tuple[Size, ...] | None], threads: int
+        self,
+        session: onnxruntime.InferenceSession,
+        shapes: dict[str, tuple[Size, ...] | None],
+        threads: int,
+        placement: providers.Placement,
     ) -> None:
         self._session = session
         self.inputs = [_input(argument, shapes) for argument in session.get_inputs()]
         self.outputs = [_output(argument) for argument in session.get_outputs()]
         self.providers: list[str] = session.get_providers()
         self.threads = threads
+        self.placement = placement
         self._input_names = [tensor.name for tensor in self.inputs]
         self._output_names = [output.name for output in self.outputs]
         self._by_ort_values = any(
@@ -96,19 +108,99 @@ def open_session(plan: SessionPlan) -> Session:
     path = plan.path
     shapes = _inspect(path)
     dynamic = any(shape is None or not all(isinstance(size, int) for size in shape) for shape in shapes.values())
-    asked = providers.asked_for()
+    # What ONNX Runtime says of providers that do not load, on stderr: we say it better.
+    onnxruntime.set_default_logger_severity(_LOG_FATAL_ONLY)
+    machine = providers.Machine(_available(), nvidia.why_no_gpu(os.environ))
+    session, placement = providers.place(plan, machine, lambda name: _open_on(name, plan, dynamic))
     try:
-        session = onnxruntime.InferenceSession(str(path), _options(plan, dynamic), providers=asked, enable_fallback=0)
-    except Exception as error:  # every reason not to load is one message
-        raise LoadError(f"{path}: {_why_not_loaded(error)}") from error
-    session.disable_fallback()
-    degraded = providers.why_degraded(asked, session.get_providers())
-    if degraded is not None:
-        raise LoadError(f"{path}: {degraded}: check the installation of the provider's libraries")
-    try:
-        return Session(session, shapes, plan.threads)
+        return Session(session, shapes, plan.threads, placement)
     except _UnservableError as error:
         raise LoadError(f"{path}: {error}") from error
+
+
+def _available() -> list[str]:
+    """The providers that this installation has, by our names; whether they work is another question."""
+    built_in = onnxruntime.get_available_providers()
+    plugins = {"openvino"} if importlib.util.find_spec(_OPENVINO) is not None else set()
+    return [each.name for each in PROVIDERS.values() if each.onnx_name in built_in or each.name in plugins]
+
+
+def _open_on(name: str, plan: SessionPlan, dynamic: bool) -> tuple[onnxruntime.InferenceSession, list[tuple[str, str]]]:
+    """A session on one provider, and for each node its provider and operator. As providers.place() asks for it."""
+    options = _options(plan, dynamic)
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    given: list[tuple[str, dict[str, str]]] | None = None
+    if name == "openvino":
+        _add_openvino(options, plan)
+    else:
+        _check_usable(name)
+        given = providers.session_providers(name, plan)
+    try:
+        session = onnxruntime.InferenceSession(str(plan.path), options, providers=given, enable_fallback=0)
+    except Exception as error:  # every reason not to load is one message
+        raise _why_not_opened(name, plan, error) from error
+    session.disable_fallback()  # else a failed run would build the session anew on the CPU, under traffic
+    assigned = session.get_provider_graph_assignment_info()
+    nodes = [(group.ep_name, node.op_type) for group in assigned for node in group.get_nodes()]
+    providers.check_runs(
+        name, session.get_providers(), nodes, lambda: accelerators.why_not_loaded(name, _ONNXRUNTIME_FOLDER)
+    )
+    return session, nodes
+
+
+def _why_not_opened(name: str, plan: SessionPlan, error: Exception) -> Exception:
+    """What to raise for an error of ONNX Runtime's: another provider may do, but an option that is refused is one to mend."""
+    chain = ("tensorrt", "cuda") if name == "tensorrt" else (name,)
+    refused = providers.refused_option(str(error), {each: providers.options(each, plan) for each in chain})
+    if refused is not None:
+        return providers.WrongOptionError(f"the provider option {refused} is refused: {_reason(str(error))}")
+    if name == "cpu":
+        return LoadError(f"{plan.path}: {_why_not_loaded(error)}")
+    return providers.UnusableError(_why_not_loaded(error))
+
+
+def _check_usable(name: str) -> None:
+    """UnusableError where something that the provider needs is missing; what it needs is loaded."""
+    why = accelerators.why_absent(name, _available(), VERSION)
+    if why is None and PROVIDERS[name].gpu:
+        said = io.StringIO()  # it prints what it does not find; our own check says more
+        with contextlib.redirect_stdout(said):
+            onnxruntime.preload_dlls()
+        _log.debug("preload_dlls: %s", " ".join(said.getvalue().split()) or "found everything")
+        why = accelerators.why_unusable(name, _ONNXRUNTIME_FOLDER, VERSION)
+    if why is not None:
+        raise providers.UnusableError(why)
+    if PROVIDERS[name].gpu and (missing := accelerators.why_partly_unusable(_ONNXRUNTIME_FOLDER)):
+        _log.warning("models with convolutions, recurrent layers or FFTs will not run on CUDA: %s", missing)
+
+
+def _add_openvino(options: onnxruntime.SessionOptions, plan: SessionPlan) -> None:
+    """Make a session run on OpenVINO's plugin; UnusableError where it offers no device of the type asked for."""
+    why = accelerators.why_absent("openvino", _available(), VERSION)
+    if why is not None:
+        raise providers.UnusableError(why)
+    import onnxruntime_ep_openvino
+
+    onnx_name = PROVIDERS["openvino"].onnx_name
+    if not _devices(onnx_name):
+        try:
+            onnxruntime.register_execution_provider_library(onnx_name, onnxruntime_ep_openvino.get_library_path())
+        except Exception as error:
+            raise providers.UnusableError(f"its plugin does not load: {_reason(str(error))}") from error
+    wanted = providers.options("openvino", plan)
+    devices = _devices(onnx_name)
+    chosen = [each for each in devices if each.ep_metadata.get("ov_device") == wanted["device_type"]]
+    if not chosen:
+        offered = ", ".join(each.ep_metadata.get("ov_device", "?") for each in devices) or "none"
+        raise providers.UnsuitableError(
+            f"OpenVINO offers no device {wanted['device_type']} on this machine, but {offered}"
+        )
+    given = plan.options.get("openvino", {})
+    options.add_provider_for_devices(chosen[:1], providers.openvino_options(wanted, given))
+
+
+def _devices(onnx_name: str) -> list[Any]:
+    return [each for each in onnxruntime.get_ep_devices() if each.ep_name == onnx_name]
 
 
 def _inspect(path: Path) -> dict[str, tuple[Size, ...] | None]:
@@ -222,6 +314,7 @@ def _reason(text: str) -> str:
     """The part of an ONNX Runtime message that means something outside of it: without codes, source files, functions."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
     text = re.sub(r"^.*Status Message: ", "", text, flags=re.DOTALL)
+    text = re.sub(r"Exception from \S+:\d+:\s*", "", text)  # OpenVINO's
     text = re.sub(r"/\S+\.(?:h|hpp|cc|cpp|cu):\d+ (?:[^()]*\([^()]*\)(?: const)? )?", "", text)
     text = text.replace("Please fix either the inputs/outputs or the model.", "")
     return " ".join(text.split()).rstrip(".: ")

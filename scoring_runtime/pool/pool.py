@@ -127,10 +127,18 @@ class Pool:
         return self._was_ready
 
     def describe(self) -> list[str]:
-        """One line for each scorer, for a person."""
+        """One line for each scorer, for a person, after what is wrong with all of them."""
         now = self._loop.time()
         lines = [f"scorer {index}: {seat.describe(now)}" for index, seat in enumerate(self._seats, 1)]
+        if self.degraded is not None:
+            lines.insert(0, f"degraded: {self.degraded}")
         return lines + self._launcher.describe()
+
+    @property
+    def degraded(self) -> str | None:
+        """Why a scorer that lives does not run its model where it should; None when all do."""
+        live = [seat.scorer for seat in self._seats if seat.scorer is not None]
+        return next((why for scorer in live if (why := scorer.info.get("degraded"))), None)
 
     @property
     def restarts(self) -> int:
@@ -183,6 +191,7 @@ class Pool:
         """A scorer has loaded."""
         if scorer.state is not State.READY:
             return
+        self._tell_placement(scorer.info)
         self.info = scorer.info
         seat = self._seat_of(scorer)
         seat.ready_at = self._loop.time()
@@ -190,6 +199,13 @@ class Pool:
             self._booted = self._was_ready = True
         logger.info("Scorer %d (pid %d) is ready.", scorer.number, scorer.pid)
         self.scorer_settled(scorer)
+
+    def _tell_placement(self, info: dict[str, Any]) -> None:
+        """Where the model runs, once for all scorers: again only if it is another place than before."""
+        if info.get("placement") != self.info.get("placement"):
+            logger.info("The model runs here: %s.", info.get("placement"))
+        if (why := info.get("degraded")) and why != self.info.get("degraded"):
+            logger.warning("Degraded: %s.", why)
 
     def scorer_replied(self, scorer: Scorer, settled: list[tuple[Ticket, Reply]], busy_us: int) -> None:
         """Replies came."""

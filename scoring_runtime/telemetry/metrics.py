@@ -3,7 +3,7 @@
 import bisect
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -96,7 +96,7 @@ class Metrics:
 class _Collector:
     """One scrape."""
 
-    def __init__(self, metrics: Metrics, gauges: dict[str, tuple[str, float]]) -> None:
+    def __init__(self, metrics: Metrics, gauges: Mapping[str, tuple[str, float | Mapping[str, float]]]) -> None:
         self._metrics = metrics
         self._gauges = gauges
 
@@ -133,11 +133,17 @@ class _Collector:
         )
         yield metrics.batch_size.family("scoring_batch_size", "Requests that went to a scorer together.")
         for name, (text, value) in self._gauges.items():
-            yield GaugeMetricFamily(name, text, value=value)
+            if not isinstance(value, Mapping):
+                yield GaugeMetricFamily(name, text, value=value)
+                continue
+            by_provider = GaugeMetricFamily(name, text, labels=["provider"])
+            for provider, number in value.items():
+                by_provider.add_metric([provider], number)
+            yield by_provider
 
 
-def render(metrics: Metrics, gauges: dict[str, tuple[str, float]]) -> bytes:
-    """Prometheus text. gauges: name to help text and value."""
+def render(metrics: Metrics, gauges: Mapping[str, tuple[str, float | Mapping[str, float]]]) -> bytes:
+    """Prometheus text. gauges: name to help text and value, or values by provider."""
     registry = CollectorRegistry()
     registry.register(_Collector(metrics, gauges))
     return generate_latest(registry)

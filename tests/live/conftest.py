@@ -255,13 +255,16 @@ class Ended(NamedTuple):
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., Ended]:
-    """Run `scoring-runtime ...` in `tmp_path` to its end, which leaves no process behind."""
+    """Run `scoring-runtime ...` in `tmp_path` to its end, which leaves no process behind.
 
-    def run(*arguments: Any, environ: dict[str, str] | None = None) -> Ended:
+    program: another installation's.
+    """
+
+    def run(*arguments: Any, environ: dict[str, str] | None = None, program: Sequence[str] = COMMAND) -> Ended:
         mark = uuid.uuid4().hex
         try:
             ended = subprocess.run(
-                [*COMMAND, *map(str, arguments)],
+                [*program, *map(str, arguments)],
                 cwd=tmp_path,
                 env=environment(mark, environ),
                 stdin=subprocess.DEVNULL,

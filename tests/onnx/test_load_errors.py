@@ -12,7 +12,6 @@ from onnx import TensorProto as T
 from onnx import external_data_helper, helper, numpy_helper
 
 from scoring_runtime.onnx import model_file
-from scoring_runtime.onnx.providers import why_degraded
 from scoring_runtime.scorer.loop import LoadError
 
 CELLS = 64
@@ -306,17 +305,3 @@ def test_declared_shapes(build):
     model = build([], declared, {})
     shapes = model_file.declared_shapes(model.SerializeToString())
     assert shapes == {"a": ("N", 3, None), "b": (), "c": None, "d": (None,)}
-
-
-@pytest.mark.parametrize(
-    ("asked", "actual", "why"),
-    [
-        (["CPU"], ["CPU"], None),
-        (["CUDA", "CPU"], ["CUDA", "CPU"], None),
-        (["CUDA", "CPU"], ["CPU"], "asked for CUDA, CPU; the session runs on CPU"),
-        (["CUDA"], ["CUDA", "CPU"], None),
-        (["CPU"], [], "asked for CPU; the session runs on none"),
-    ],
-)
-def test_a_provider_that_fell_back_is_noticed(asked, actual, why):
-    assert why_degraded(asked, actual) == why
