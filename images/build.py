@@ -4,21 +4,25 @@ Where no registry can be reached, the base images are root file systems that mmd
 """
 
 import argparse
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
-from . import family
+from . import engine, family
 from .family import Family, FamilyError, Image
 
 ROOT = family.HERE.parent
 CONTEXT = family.HERE / "context"
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 SUITE = "bookworm"
+EPOCH = "315532800"
+"""The time of every file, 1980-01-01: a layer depends on what is in it, and not on when, or from which commit, it was built."""
 SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
 
 _PATHS = (
@@ -40,9 +44,22 @@ _KEEP_ONLY_THE_INTERPRETER = """\
 find "$1/bin" "$1/sbin" "$1/usr/bin" "$1/usr/sbin" ! -type d ! -name "python3*" -delete
 ln -s python3.11 "$1/usr/bin/python3"
 cat "$1"/usr/share/ca-certificates/mozilla/*.crt > "$1/etc/ssl/certs/ca-certificates.crt"
-rm -rf "$1"/usr/lib/python3*/test "$1"/usr/share/perl* "$1"/usr/share/debconf
+cd "$1"/usr/lib/python3.11
+rm -rf test lib2to3 pydoc_data "$1"/usr/share/perl* "$1"/usr/share/debconf
+PYTHONHASHSEED=0 chroot "$1" /usr/bin/python3 -m compileall -q --invalidation-mode unchecked-hash /usr/lib/python3.11
 find "$1" -xdev -perm /6000 -type f -exec chmod a-s {} +
 """
+ROOTS = {
+    "BASE_IMAGE": ("bookworm", ["--variant=minbase"]),
+    "MINIMAL_BASE_IMAGE": (
+        "minimal",
+        [
+            *("--variant=extract", f"--include={','.join(_MINIMAL_PACKAGES)}"),
+            *(f"--extract-hook={hook}" for hook in (_RECORD_PACKAGES, _KEEP_ONLY_THE_INTERPRETER)),
+        ],
+    ),
+}
+"""The root file systems that stand in for base images: by build argument, a name and what mmdebstrap is told."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -52,11 +69,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--base-image", help="in place of Debian made here, for the images that name no base of their own"
     )
+    parser.add_argument("--again", metavar="TAG", help="build the image from nothing, under this name")
     parser.add_argument(
         "--write", action="store_true", help="write what follows from the description, and build nothing"
     )
     parser.add_argument(
-        "--print", action="store_true", help="print the commands that build them elsewhere, and build nothing"
+        "--print",
+        action="store_true",
+        help="prepare images/context, print the commands that build them from it elsewhere, and build nothing",
     )
     parsed = parser.parse_args(arguments)
     try:
@@ -69,9 +89,10 @@ def main(arguments: Sequence[str]) -> int:
             )
             return 0
         if parsed.print:
+            prepare_context()
             print("\n".join(family.docker_command(known, image) for image in named or known.images.values()))
             return 0
-        return _build(known, named, parsed.base_image)
+        return _build(known, named, parsed.base_image, parsed.again)
     except FamilyError as error:
         print(f"images: {error}", file=sys.stderr)
         return 1
@@ -83,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
         return 1
 
 
-def _build(known: Family, named: Sequence[Image], base_image: str | None) -> int:
+def _build(known: Family, named: Sequence[Image], base_image: str | None, again: str | None) -> int:
     wanted = list(named)
     if not named:
         for image in known.images.values():
@@ -97,9 +118,9 @@ def _build(known: Family, named: Sequence[Image], base_image: str | None) -> int
         raise FamilyError(f"{', '.join(missing)} cannot be found: run `make images-apt`")
     prepare_context()
     bases = _bases(wanted, known, base_image)
-    for image in _with_parents(known, wanted):
+    for image in wanted if again else _with_parents(known, wanted):
         began = time.monotonic()
-        build(known, image, bases)
+        build(known, image, bases, again)
         print(f"images: {known.tag(image)} in {time.monotonic() - began:.0f} s", flush=True)
     return 0
 
@@ -121,20 +142,29 @@ def prepare_context() -> None:
     (CONTEXT / "wheel").mkdir()
     (wheel,) = (ROOT / ".venv" / "wheel").glob("*.whl")
     shutil.copy(wheel, CONTEXT / "wheel")
-    for name in ("Dockerfile", "slim.py", "seal.py"):
+    for name in ("Dockerfile", "slim.py", "licences.py", "seal.py"):
         shutil.copy(family.HERE / name, CONTEXT)
 
 
 def _bases(images: Sequence[Image], known: Family, base_image: str | None) -> dict[str, str]:
-    bases = {"BASE_IMAGE": base_image or "localhost/debian:bookworm", "MINIMAL_BASE_IMAGE": "localhost/debian:minimal"}
-    if base_image is None and not _exists(bases["BASE_IMAGE"]):
-        make_root(bases["BASE_IMAGE"], ["--variant=minbase"])
-    if any(known.root(image).target == "minimal" for image in images) and not _exists(bases["MINIMAL_BASE_IMAGE"]):
-        hooks = [f"--extract-hook={hook}" for hook in (_RECORD_PACKAGES, _KEEP_ONLY_THE_INTERPRETER)]
-        make_root(
-            bases["MINIMAL_BASE_IMAGE"], ["--variant=extract", f"--include={','.join(_MINIMAL_PACKAGES)}", *hooks]
-        )
+    bases = {argument: root_tag(argument) for argument in ROOTS}
+    wanted = set(ROOTS)
+    if base_image is not None:
+        bases["BASE_IMAGE"] = base_image
+        wanted.discard("BASE_IMAGE")
+    if all(known.root(image).target != "minimal" for image in images):
+        wanted.discard("MINIMAL_BASE_IMAGE")
+    for argument in wanted:
+        if not engine.exists(bases[argument]):
+            make_root(bases[argument], ROOTS[argument][1])
     return bases
+
+
+def root_tag(argument: str) -> str:
+    """The local name of the root file system that stands in for a base image: another one when it is made otherwise."""
+    name, options = ROOTS[argument]
+    recipe = "\n".join([SUITE, *_PATHS, *options])
+    return f"localhost/debian:{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 
 def make_root(tag: str, options: Sequence[str]) -> None:
@@ -145,15 +175,18 @@ def make_root(tag: str, options: Sequence[str]) -> None:
     archive = CONTEXT / "rootfs.tar"
     paths = [f"--dpkgopt={path}" for path in _PATHS]
     command = ["mmdebstrap", "--quiet", '--aptopt=Acquire::Languages "none"', *paths, *options, SUITE, archive, sources]
-    _run(command)
-    _run(["podman", "import", archive, tag])
+    engine.run(command)
+    engine.run(["podman", "import", archive, tag])
     archive.unlink()
 
 
-def build(known: Family, image: Image, bases: dict[str, str]) -> None:
-    """One image, whose parent is there."""
+def build(known: Family, image: Image, bases: dict[str, str], again: str | None = None) -> None:
+    """One image, whose parent is there. again: build it from nothing, under this name."""
     command = ["buildah", "bud", "--quiet", "--layers", "--format", "docker", "--isolation", "chroot"]
-    command += ["--timestamp", _epoch(), "--target", image.target, "-t", known.tag(image)]
+    command += ["--timestamp", os.environ.get("SOURCE_DATE_EPOCH", EPOCH), "--target", image.target]
+    command += ["-t", again or known.tag(image), *(["--no-cache"] if again else [])]
+    for name, value in _labels().items():
+        command += ["--label", f"org.opencontainers.image.{name}={value}"]
     if CA_BUNDLE.is_file():
         command += ["--secret", f"id=ca_bundle,src={CA_BUNDLE}"]
     if "PIP_CONFIG_FILE" in os.environ:
@@ -164,29 +197,18 @@ def build(known: Family, image: Image, bases: dict[str, str]) -> None:
         if not os.environ.get(name):
             raise FamilyError(f"{image.name} needs {name} in the environment: {image.elsewhere}")
         command += ["--build-arg", f"{name}={os.environ[name]}"]
-    _run([*command, CONTEXT])
+    engine.run([*command, CONTEXT])
 
 
-def _epoch() -> str:
-    """The time of the last commit, so that two builds of one commit have equal layers."""
-    if "SOURCE_DATE_EPOCH" in os.environ:
-        return os.environ["SOURCE_DATE_EPOCH"]
+def _labels() -> dict[str, str]:
+    """Which state of the source an image was built from; nothing where that is not known."""
     shown = subprocess.run(
-        ["git", "-C", ROOT, "log", "-1", "--format=%ct"], check=False, capture_output=True, text=True
+        ["git", "-C", ROOT, "log", "-1", "--format=%H %cI"], check=False, capture_output=True, text=True
     )
-    return shown.stdout.strip() or "0"
-
-
-def _exists(tag: str) -> bool:
-    return subprocess.run(["podman", "image", "exists", tag], check=False, env=_environ()).returncode == 0
-
-
-def _run(command: Sequence[object]) -> None:
-    subprocess.run([str(word) for word in command], check=True, env=_environ())
-
-
-def _environ() -> dict[str, str]:
-    return {"CONTAINERS_CONF": str(family.HERE / "containers.conf"), **os.environ}
+    if shown.returncode:
+        return {}
+    revision, created = shown.stdout.split()
+    return {"revision": revision, "created": created, "version": metadata.version("scoring-runtime")}
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def build_arguments(family: Family, image: Image, bases: Mapping[str, str]) -> d
 
 
 def docker_command(family: Family, image: Image) -> str:
-    """What builds an image elsewhere, with Docker, from the folder that `build.py context` prepares."""
+    """What builds an image elsewhere, with Docker, from the folder that `build.py --print` prepares, too."""
     arguments = build_arguments(family, image, {})
     words = ["docker", "build", "--target", image.target]
     for name, value in arguments.items():
@@ -149,8 +149,13 @@ def table(family: Family) -> str:
 
 def with_table(page: str, family: Family) -> str:
     """A page with the family's table of today between its two marks."""
-    before, _, rest = page.partition(TABLE_BEGINS)
-    _, ends, after = rest.partition(TABLE_ENDS)
-    if not ends:
-        raise FamilyError(f"the page has no {TABLE_BEGINS} with {TABLE_ENDS} after it")
-    return f"{before}{TABLE_BEGINS}\n{table(family)}\n{TABLE_ENDS}{after}"
+    return between(page, TABLE_BEGINS, TABLE_ENDS, table(family))
+
+
+def between(page: str, begins: str, ends: str, text: str) -> str:
+    """A page with another text between two marks; FamilyError when it has none."""
+    before, _, rest = page.partition(begins)
+    _, found, after = rest.partition(ends)
+    if not found:
+        raise FamilyError(f"the page has no {begins} with {ends} after it")
+    return f"{before}{begins}\n{text}\n{ends}{after}"

@@ -1,6 +1,7 @@
 """Takes out of a virtual environment what a server never reads: `python3 slim.py /opt/scoring-runtime`.
 
 Tests, headers, sources of compiled modules, tools of onnxruntime that need packages which are not there, and debug symbols.
+What lies beside a package's metadata stays: licences are there.
 """
 
 import shutil
@@ -23,11 +24,15 @@ def main(environment: Path) -> None:
         if str(folder.relative_to(packages)) not in KEPT_FOLDERS:
             shutil.rmtree(folder, ignore_errors=True)
     for path in environment.rglob("*"):
-        if path.is_file() and path.suffix in SUFFIXES:
+        if path.is_file() and path.suffix in SUFFIXES and "dist-info" not in str(path):
             path.unlink()
-        elif ".so" in path.suffixes and path.is_file() and not path.is_symlink() and path.parent.suffix != ".libs":
-            # Not what auditwheel has put into NAME.libs: its patched sections do not survive strip.
+        elif ".so" in path.suffixes and path.is_file() and not path.is_symlink() and not _left_alone(path, packages):
             subprocess.run(["strip", "--strip-unneeded", "--preserve-dates", path], check=True)
+
+
+def _left_alone(library: Path, packages: Path) -> bool:
+    """What auditwheel has put into NAME.libs, whose patched sections do not survive strip; and NVIDIA's, as they came."""
+    return library.parent.suffix == ".libs" or library.is_relative_to(packages / "nvidia")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from . import __version__, sealing, settings, target
@@ -14,6 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     sealing.restart_isolated(given)
     try:
+        if given[:1] == ["serve"]:
+            _refuse_a_command(given[1:])
         parsed = _parser().parse_args(given)
         command = {"serve": _serve, "check": _check, "health": _health, "image": _image, "new-key": _new_key}[
             parsed.command
@@ -28,6 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+def _refuse_a_command(arguments: Sequence[str]) -> None:
+    from .deploy import commands
+
+    if (why := commands.misread(arguments)) is not None and not Path(arguments[0]).is_dir():
+        raise UsageError(why)
 
 
 def _serve(parsed: argparse.Namespace) -> int:

@@ -29,6 +29,8 @@ if "images" not in sys.modules:  # without this folder's root on sys.path, where
 
 WAIT_S = 60.0
 NAME = "localhost/scoring-runtime"
+BUILT_HERE = ("cpu", "minimal", "openvino", "cpu-mpi")
+"""What `make images-test` builds."""
 
 HARDENED = (
     *("--read-only", "--read-only-tmpfs=false", "--tmpfs", "/tmp:rw,exec,mode=1777", "--user", "123456:0"),

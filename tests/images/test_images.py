@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import HARDENED, NAME, ROOT, Container, Start, podman
+from images import build as build_images
+from images import family
+
+from .conftest import BUILT_HERE, HARDENED, NAME, ROOT, Container, Start, podman
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(600)]
 
-BUILT_HERE = ("cpu", "minimal", "cpu-mpi")
 WITH_USER_ENVIRONMENT = ("cpu", "cpu-mpi")
 
 SCORE = """
@@ -212,8 +214,6 @@ def test_a_full_tmp(start: Start, models: Path, request_body: bytes):
 
 @pytest.mark.parametrize("image", BUILT_HERE)
 def test_it_is_no_larger_than_it_may_be(image: str):
-    from images import family
-
     known = family.load()
     described = known.find(image)
 
@@ -224,7 +224,7 @@ def test_it_is_no_larger_than_it_may_be(image: str):
     if described.max_mb is not None:
         assert size <= described.max_mb
     if described.max_added_mb is not None:
-        assert size - size_mb("localhost/debian:bookworm") <= described.max_added_mb
+        assert size - size_mb(build_images.root_tag("BASE_IMAGE")) <= described.max_added_mb
 
 
 def test_it_starts_quickly(start: Start, models: Path, request_body: bytes):
