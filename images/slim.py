@@ -12,7 +12,10 @@ from pathlib import Path
 FOLDERS = ("tests", "test", "testing", "__pycache__")
 KEPT_FOLDERS = ("numpy/testing",)  # numpy imports it
 SUFFIXES = frozenset((".pyi", ".pyx", ".pxd", ".pxi", ".c", ".h", ".cpp", ".hpp", ".f90", ".a", ".md"))
-PACKAGES = tuple(f"onnxruntime/{name}" for name in ("datasets", "quantization", "tools", "transformers"))
+PACKAGES = (
+    *(f"onnxruntime/{name}" for name in ("datasets", "quantization", "tools", "transformers")),
+    *("numpy/distutils", "numpy/f2py"),  # they compile
+)
 
 
 def main(environment: Path) -> None:

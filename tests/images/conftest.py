@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import onnx
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +33,8 @@ WAIT_S = 60.0
 NAME = "localhost/scoring-runtime"
 BUILT_HERE = ("cpu", "minimal", "openvino", "cpu-mpi")
 """What `make images-test` builds."""
+PREFER = ("-e", "SCORING_PROVIDER_POLICY=prefer")
+"""For the example's model, which is made of what only the CPU runs."""
 
 HARDENED = (
     *("--read-only", "--read-only-tmpfs=false", "--tmpfs", "/tmp:rw,exec,mode=1777", "--user", "123456:0"),
@@ -142,8 +146,21 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds one ONNX model."""
     folder = tmp_path_factory.mktemp("models")
     folder.chmod(0o755)
-    folder.parent.chmod(0o755)
     shutil.copy(ROOT / "examples" / "digits" / "digits.onnx", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dense_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds one ONNX model which every provider runs: y = relu(x W + b), of 3 columns to 2."""
+    folder = tmp_path_factory.mktemp("dense")
+    folder.chmod(0o755)
+    nodes = [onnx.helper.make_node("Gemm", ["x", "w", "b"], ["z"]), onnx.helper.make_node("Relu", ["z"], ["y"])]
+    x, y = (onnx.helper.make_tensor_value_info(name, 1, ["rows", size]) for name, size in (("x", 3), ("y", 2)))
+    w = onnx.numpy_helper.from_array(np.array([[1, -1], [2, 0], [0, 3]], np.float32), "w")
+    b = onnx.numpy_helper.from_array(np.array([0.5, -0.5], np.float32), "b")
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "dense", [x], [y], [w, b]), ir_version=10)
+    onnx.save(model, folder / "dense.onnx")
     return folder
 
 

@@ -8,18 +8,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from images import build as build_images
-from images import family
+from images import engine, family
 
-from .conftest import BUILT_HERE, HARDENED, NAME, ROOT, Container, Start, podman
+from .conftest import BUILT_HERE, HARDENED, NAME, PREFER, ROOT, Container, Start, podman
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(600)]
 
-WITH_USER_ENVIRONMENT = ("cpu", "cpu-mpi")
+WITH_USER_ENVIRONMENT = tuple(name for name in BUILT_HERE if name != "minimal")
 
 SCORE = """
 import sys
@@ -41,18 +42,19 @@ def mounted(models: Path) -> tuple[str, str]:
 def test_a_mounted_model_is_served_without_any_code_under_hardening(
     image: str, start: Start, models: Path, request_body: bytes
 ):
-    container = start(f"{NAME}:{image}", *HARDENED, *mounted(models)).await_ready()
+    container = start(f"{NAME}:{image}", *HARDENED, *PREFER, *mounted(models)).await_ready()
     answer = container.ask("/score", request_body)
     assert answer.status == 200
     assert answer.json["outputs"]["label"] == [7]
-    healthy = container.run("/opt/scoring-runtime/bin/python", "-I", "-m", "scoring_runtime", "health")
+    inspected = json.loads(podman("image", "inspect", f"{NAME}:{image}").stdout)[0]
+    healthy = container.run(*inspected["Healthcheck"]["Test"][1:])
     assert (healthy.returncode, healthy.stdout) == (0, "ok\n")
     assert container.stop() == 0
 
 
 @pytest.mark.parametrize("image", BUILT_HERE)
 def test_only_tmp_can_be_written_and_no_right_is_left(image: str, start: Start, models: Path):
-    container = start(f"{NAME}:{image}", *HARDENED, *mounted(models)).await_ready()
+    container = start(f"{NAME}:{image}", *HARDENED, *PREFER, *mounted(models)).await_ready()
     look = "import os;print(open('/proc/1/status').read());open('/tmp/x','w').close()\ntry: open('/opt/scoring-runtime/x','w')\nexcept OSError as e: print(e.errno)"
     seen = container.run("/opt/scoring-runtime/bin/python", "-I", "-c", look)
     assert seen.returncode == 0, seen.stderr
@@ -78,10 +80,9 @@ def test_the_image_says_how_it_is_to_be_run(image: str):
 
 @pytest.mark.parametrize("image", BUILT_HERE)
 def test_the_server_in_it_is_intact(image: str):
-    command = [str(Path(sys.executable).with_name("scoring-runtime")), "image", "check", f"{NAME}:{image}"]
-    checked = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "server        ok" in checked.stdout
+    code, text = image_check(f"{NAME}:{image}")
+    assert code == 0, text
+    assert "server        ok" in text
 
 
 def test_minimal_holds_no_program_but_the_interpreter():
@@ -117,6 +118,89 @@ def test_the_entry_script_variable_names_what_is_served(start: Start, tmp_path: 
     tmp_path.chmod(0o755)
     options = ("-v", f"{tmp_path}:/var/azureml-app:ro", "-e", "AZUREML_ENTRY_SCRIPT=source/main_score.py")
     assert start(f"{NAME}:cpu", *options).await_ready().ask("/score", b"{}").status == 200
+
+
+def test_openvino_runs_the_model(start: Start, dense_model: Path):
+    container = start(f"{NAME}:openvino", *HARDENED, *mounted(dense_model)).await_ready()
+    assert container.ask("/score", b'{"x": [[1, 2, 3]]}').json["outputs"] == {"y": [[5.5, 7.5]]}
+    (model,) = container.ask("/readyz?verbose").json["scorers"]
+    assert model["nodes"]["openvino"] >= 1
+    assert not model["degraded"]
+
+
+def test_cuda_holds_what_a_gpu_needs():
+    on_demand("cuda")
+    look = "import onnxruntime, pynvml; print(onnxruntime.get_available_providers())"
+    python = ("--entrypoint", "/opt/scoring-runtime/bin/python")
+    seen = podman("run", "--rm", *python, f"{NAME}:cuda", "-I", "-c", look).stdout
+    assert "'CUDAExecutionProvider'" in seen
+    config = json.loads(podman("image", "inspect", f"{NAME}:cuda").stdout)[0]["Config"]
+    environ = dict(each.split("=", 1) for each in config["Env"])
+    assert environ["NVIDIA_VISIBLE_DEVICES"] == "all"
+    assert environ["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
+    assert environ["NVIDIA_REQUIRE_CUDA"] == "cuda>=13.0"
+
+
+def test_arguments_are_options_of_the_server(start: Start, models: Path):
+    container = start(f"{NAME}:cpu", *mounted(models), command=("--scorers", "2")).await_ready()
+    assert "with 2 scorers of" in container.log
+
+
+def test_what_came_before_sigterm_is_answered(start: Start, tmp_path: Path):
+    script = "import time\n\ndef init():\n    pass\n\ndef run(raw):\n    time.sleep(3)\n    return 'late'\n"
+    (tmp_path / "score.py").write_text(script)
+    tmp_path.chmod(0o755)
+    container = start(f"{NAME}:cpu", *HARDENED, "-v", f"{tmp_path}:/var/azureml-app:ro").await_ready()
+    with ThreadPoolExecutor(1) as client:
+        answer = client.submit(container.ask, "/score", b"{}")
+        time.sleep(0.5)
+        assert container.stop() == 0
+        assert (answer.result().status, answer.result().json) == (200, "late")
+
+
+def test_orphans_are_reaped(start: Start, tmp_path: Path):
+    script = (
+        "import os, subprocess\n\ndef init():\n    pass\n\ndef run(raw):\n"
+        "    subprocess.run(['/bin/sh', '-c', 'sleep 0.2 &'])\n    return 'done'\n"
+    )
+    (tmp_path / "score.py").write_text(script)
+    tmp_path.chmod(0o755)
+    container = start(f"{NAME}:cpu", *HARDENED, "-v", f"{tmp_path}:/var/azureml-app:ro").await_ready()
+    assert [container.ask("/score", b"{}").status for _ in range(3)] == [200] * 3
+    states = "cat /proc/[0-9]*/stat | cut -d' ' -f3 | sort | uniq -c"
+    deadline = time.monotonic() + 10
+    while "Z" in (seen := container.run("/bin/sh", "-c", states).stdout) or "sleep" in seen:
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.2)
+
+
+def test_a_conda_environment_of_the_user(start: Start, build: Callable[[str, dict[str, str]], str]):
+    """What conda leaves is a folder with bin/python: one of the same shape stands in for it."""
+    dockerfile = (
+        f"FROM {NAME}:cpu\nUSER 0\n"
+        "RUN cp -r /opt/user /azureml-envs && mkdir /envs && mv /azureml-envs /envs/x && mv /envs /azureml-envs\n"
+        "ENV AZUREML_CONDA_ENVIRONMENT_PATH=/azureml-envs/x PATH=/azureml-envs/x/bin:$PATH\n"
+        "COPY score.py /var/azureml-app/\nUSER 10001:0\n"
+    )
+    container = start(build(dockerfile, {"score.py": SCORE}), *HARDENED).await_ready()
+    assert container.ask("/score", b"{}").json["who"] == "from /azureml-envs/x/bin/python"
+
+
+def test_a_server_that_was_tampered_with_is_found(build: Callable[[str, dict[str, str]], str]):
+    tampered = build(
+        f"FROM {NAME}:cpu\nUSER 0\nRUN echo '# x' >> /opt/scoring-runtime/lib/python3*/site-packages/flask/app.py\n", {}
+    )
+    code, text = image_check(tampered)
+    assert code == 1
+    assert "server        MISSING  changed: /opt/scoring-runtime/lib/python3" in text
+    assert "flask/app.py: build the image again" in text
+    assert "user          MISSING  0: end the Dockerfile with USER 10001:0" in text
+
+
+def image_check(image: str) -> tuple[int, str]:
+    command = [str(Path(sys.executable).with_name("scoring-runtime")), "image", "check", image]
+    checked = subprocess.run(command, check=False, capture_output=True, text=True)
+    return checked.returncode, checked.stdout + checked.stderr
 
 
 # The adversary
@@ -204,9 +288,45 @@ def test_a_conda_environment_without_python(start: Start, tmp_path: Path):
     ends(start(f"{NAME}:cpu", *options), 3, "AZUREML_CONDA_ENVIRONMENT_PATH", "/azureml-envs/none", "no python in bin")
 
 
+SERVE = "exec /opt/scoring-runtime/bin/python -I -m scoring_runtime serve"
+
+
 def test_a_full_tmp(start: Start, models: Path, request_body: bytes):
-    options = (*HARDENED[:2], "--tmpfs", "/tmp:rw,size=4k,mode=1777", *mounted(models))
-    assert start(f"{NAME}:cpu", *options).await_ready().ask("/score", request_body).status == 200
+    options = (*HARDENED[:2], "--tmpfs", "/tmp:rw,size=64k,mode=1777", "--entrypoint", "/bin/sh", *mounted(models))
+    fill = "cat /dev/zero > /tmp/full 2>/dev/null; df --output=avail /tmp"
+    container = start(f"{NAME}:cpu", *options, command=("-c", f"{fill}; {SERVE}")).await_ready()
+    assert "Avail\n    0\n" in container.log
+    assert container.ask("/score", request_body).status == 200
+
+
+def test_no_tmp_at_all(start: Start, models: Path, request_body: bytes):
+    container = start(f"{NAME}:cpu", *HARDENED[:2], *mounted(models)).await_ready()
+    assert container.ask("/score", request_body).status == 200
+    assert container.stop() == 0
+
+
+def test_no_place_for_an_empty_file(start: Start, models: Path):
+    nowhere = ("--mount", f"type=bind,src={models},dst=/dev/shm,ro=true")
+    container = start(f"{NAME}:cpu", *HARDENED[:2], *nowhere, *mounted(models))
+    ends(container, 3, "neither /dev/shm nor /tmp can be written", "mount memory there: --tmpfs /tmp")
+
+
+def test_a_command_of_another_image(start: Start, build: Callable[[str, dict[str, str]], str]):
+    says = ("`runsvdir /var/runit` is a command", "Leave the command (CMD, or `args` in Kubernetes) out")
+    ends(start(f"{NAME}:cpu", command=("runsvdir", "/var/runit")), 1, *says)
+    ends(start(build(f'FROM {NAME}:cpu\nCMD ["runsvdir", "/var/runit"]\n', {})), 1, *says)
+
+
+def test_a_gpu_that_the_container_was_not_given(start: Start, models: Path):
+    """Provider truth: ONNX Runtime alone would fall back to the CPU in silence."""
+    on_demand("cuda")
+    container = start(f"{NAME}:cuda", *HARDENED, *mounted(models))
+    ends(container, 3, "cannot run on the provider cuda: no NVIDIA driver", "--gpus all", "--device nvidia.com/gpu=all")
+
+
+def on_demand(image: str) -> None:
+    if not engine.exists(f"{NAME}:{image}"):
+        pytest.skip(f"{image} is built only on demand: make image IMAGE={image}")
 
 
 # Sizes
