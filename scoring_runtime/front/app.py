@@ -67,6 +67,7 @@ class FrontApplication(BaseApplication):  # type: ignore[misc]
         self.key_file = key_file
         self.certificates = certificates
         self.boot_report = BootReport()
+        self.heartbeat_folder = heartbeat_folder()
         super().__init__()
 
     def load_config(self) -> None:
@@ -82,7 +83,7 @@ class FrontApplication(BaseApplication):  # type: ignore[misc]
             "graceful_timeout": int(settings.drain_grace_s + settings.drain_timeout_s + insights.FLUSH_S) + 5,
             "control_socket_disable": True,
             "proc_name": "scoring-runtime",
-            "worker_tmp_dir": heartbeat_folder(),
+            "worker_tmp_dir": self.heartbeat_folder,
             "on_exit": lambda _arbiter: self.end(),
         }.items():
             self.cfg.set(name, value)

@@ -159,7 +159,8 @@ def dense_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     x, y = (onnx.helper.make_tensor_value_info(name, 1, ["rows", size]) for name, size in (("x", 3), ("y", 2)))
     w = onnx.numpy_helper.from_array(np.array([[1, -1], [2, 0], [0, 3]], np.float32), "w")
     b = onnx.numpy_helper.from_array(np.array([0.5, -0.5], np.float32), "b")
-    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "dense", [x], [y], [w, b]), ir_version=10)
+    graph = onnx.helper.make_graph(nodes, "dense", [x], [y], [w, b])
+    model = onnx.helper.make_model(graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 21)])
     onnx.save(model, folder / "dense.onnx")
     return folder
 

@@ -188,7 +188,8 @@ def test_a_conda_environment_of_the_user(start: Start, build: Callable[[str, dic
 
 def test_a_server_that_was_tampered_with_is_found(build: Callable[[str, dict[str, str]], str]):
     tampered = build(
-        f"FROM {NAME}:cpu\nUSER 0\nRUN echo '# x' >> /opt/scoring-runtime/lib/python3*/site-packages/flask/app.py\n", {}
+        f"FROM {NAME}:cpu\nUSER 0\nRUN for file in /opt/scoring-runtime/lib/python3*/site-packages/flask/app.py; do echo '# x' >> $file; done\n",
+        {},
     )
     code, text = image_check(tampered)
     assert code == 1
