@@ -109,6 +109,18 @@ images: $(VENV)/.dev $(VENV)/.wheel images-apt ## Build every image that can be 
 images-test: images $(VENV)/.images ## Build, run and inspect them (IMAGES_ARGS="-k hardened")
 	$(RUN) -m pytest tests/images -m images $(IMAGES_ARGS)
 
+.PHONY: images-sbom
+images-sbom: $(VENV)/.dev $(VENV)/.images ## Write a bill of materials for each image that was built into images/sbom/
+	$(BENCH) images.materials
+
+.PHONY: images-measure
+images-measure: $(VENV)/.dev ## Sizes, start and memory of the images that were built, into docs/images.md
+	$(BENCH) images.measure
+
+.PHONY: images-elsewhere
+images-elsewhere: $(VENV)/.dev $(VENV)/.wheel ## Prepare images/context, and print the commands that build the images elsewhere
+	@$(BENCH) images.build --print
+
 .PHONY: images-files
 images-files: $(VENV)/.dev ## Write docker-bake.hcl and the table of the README from images/images.yaml
 	$(BENCH) images.build --write
