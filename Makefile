@@ -213,7 +213,7 @@ apt: ## Install the Debian packages that tests and benchmarks need
 	if ! command -v apt-get >/dev/null; then \
 	  echo "This is not a Debian system. Install with its own package manager: $(APT_PACKAGES)" >&2; exit 1; \
 	fi; \
-	if [ "$$(id -u)" != 0 ]; then echo "Missing:$$missing. Run: sudo make apt" >&2; exit 1; fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "Missing:$$missing. Run: sudo make apt APT_PACKAGES='$(APT_PACKAGES)'" >&2; exit 1; fi; \
 	export DEBIAN_FRONTEND=noninteractive; \
 	apt-get update -qq; \
 	RUNLEVEL=1 apt-get install -qq -y --no-install-recommends $$missing </dev/null # 1: no service is started

@@ -116,6 +116,8 @@ def _build(known: Family, named: Sequence[Image], base_image: str | None, again:
     missing = [program for program in ("buildah", "podman", "mmdebstrap") if shutil.which(program) is None]
     if missing:
         raise FamilyError(f"{', '.join(missing)} cannot be found: run `make images-apt`")
+    if os.geteuid() != 0:
+        raise FamilyError("root file systems and images are made as root here: run the same with sudo")
     prepare_context()
     bases = _bases(wanted, known, base_image)
     for image in wanted if again else _with_parents(known, wanted):

@@ -8,6 +8,7 @@ import argparse
 import http.client
 import json
 import os
+import re
 import socket
 import statistics
 import subprocess
@@ -73,7 +74,9 @@ def ask_history(tag: str) -> str:
 
 
 def _shortened(command: str) -> str:
-    return " ".join(command.removeprefix("/bin/sh -c #(nop) ").split())[:100]
+    """Without what differs from build to build."""
+    text = re.sub(r"(?<=dir|ile):[0-9a-f]{64}", "", command.removeprefix("/bin/sh -c #(nop) "))
+    return " ".join(text.split())[:100]
 
 
 def size_bytes(tag: str) -> int:

@@ -22,7 +22,19 @@ ARROWS: dict[str, set[str]] = {
     # who starts: everything below, each thing when its command needs it
     "__main__": {"cli"},
     "cli": {
-        *(VERSION, "errors", "sealing", "settings", "target", "report", "front", "pool", "telemetry", "deploy", "health"),
+        *(
+            VERSION,
+            "errors",
+            "sealing",
+            "settings",
+            "target",
+            "report",
+            "front",
+            "pool",
+            "telemetry",
+            "deploy",
+            "health",
+        ),
     },
     "health": {"settings"},
     "azmlinfsrv": {VERSION, "errors", "sealing", "settings", "target", "front", "pool", "telemetry"},

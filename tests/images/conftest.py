@@ -63,16 +63,25 @@ def podman(*arguments: str | Path, check: bool = True, timeout_s: float = 300) -
     return ended
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 class Container:
     """A running container of ours, on the host's network."""
 
-    def __init__(self, image: str, options: Sequence[str], command: Sequence[str]) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self.name = f"scoring-runtime-test-{uuid.uuid4().hex[:12]}"
-        own = ("--network", "host", "--no-healthcheck", "-e", f"SCORING_PORT={self.port}")
-        podman("run", "-d", "--name", self.name, *own, *options, image, *command)
+    def __init__(self, name: str, port: int) -> None:
+        self.name, self.port = name, port
+
+    @classmethod
+    def run_image(cls, image: str, options: Sequence[str], command: Sequence[str]) -> "Container":
+        started = cls(f"scoring-runtime-test-{uuid.uuid4().hex[:12]}", free_port())
+        own = ("--network", "host", "--no-healthcheck", "-e", f"SCORING_PORT={started.port}")
+        podman("run", "-d", "--name", started.name, *own, *options, image, *command)
+        return started
 
     def ask(self, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
@@ -125,7 +134,7 @@ def started() -> Iterator[Start]:
     containers: list[Container] = []
 
     def start(image: str, *options: str, command: Sequence[str] = ()) -> Container:
-        containers.append(Container(image, options, command))
+        containers.append(Container.run_image(image, options, command))
         return containers[-1]
 
     try:

@@ -4,19 +4,22 @@ Run by `make images-test`, which builds them first.
 """
 
 import json
+import re
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 
 from images import build as build_images
 from images import engine, family
 
-from .conftest import BUILT_HERE, HARDENED, NAME, PREFER, ROOT, Container, Start, podman
+from .conftest import BUILT_HERE, HARDENED, NAME, PREFER, ROOT, Container, Start, free_port, podman
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(600)]
 
@@ -122,10 +125,10 @@ def test_the_entry_script_variable_names_what_is_served(start: Start, tmp_path: 
 
 def test_openvino_runs_the_model(start: Start, dense_model: Path):
     container = start(f"{NAME}:openvino", *HARDENED, *mounted(dense_model)).await_ready()
-    assert container.ask("/score", b'{"x": [[1, 2, 3]]}').json["outputs"] == {"y": [[5.5, 7.5]]}
-    (model,) = container.ask("/readyz?verbose").json["scorers"]
-    assert model["nodes"]["openvino"] >= 1
-    assert not model["degraded"]
+    assert container.ask("/score", b'{"data": [[1, 2, 3]]}').json["outputs"] == {"y": [[5.5, 7.5]]}
+    model = container.ask("/v2/models/azureml-app").json
+    assert model["nodes"] == {"openvino": 2}
+    assert not model.get("degraded")
 
 
 def test_cuda_holds_what_a_gpu_needs():
@@ -353,3 +356,32 @@ def test_it_starts_quickly(start: Start, models: Path, request_body: bytes):
     container = start(f"{NAME}:cpu", *HARDENED, *mounted(models)).await_ready()
     assert container.ask("/score", request_body).status == 200
     assert time.monotonic() - began < 15
+
+
+# Kubernetes
+
+
+def test_the_pod_of_the_page_runs(tmp_path: Path, models: Path, request_body: bytes):
+    """Podman stands in for a cluster: all of it but the probes, which need a kubelet."""
+    page = (ROOT / "docs/images.md").read_text()
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    pod = yaml.safe_load(text)
+    name = pod["metadata"]["name"] = f"scoring-test-{uuid.uuid4().hex[:12]}"
+    (container,) = pod["spec"]["containers"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container.pop(probe)["httpGet"]["port"] == 5001
+    port = free_port()
+    container["env"] = [{"name": "SCORING_PORT", "value": str(port)}]
+    del container["ports"]  # of no use on the host's network
+    pod["spec"]["hostNetwork"] = True
+    pod["spec"]["volumes"][0]["hostPath"]["path"] = str(models)
+    (tmp_path / "pod.yaml").write_text(yaml.safe_dump(pod))
+    try:
+        podman("play", "kube", tmp_path / "pod.yaml")
+        running = Container(f"{name}-scoring", port).await_ready()
+        assert running.ask("/score", request_body).json["outputs"]["label"] == [7]
+        status = dict(line.split(":\t", 1) for line in running.run("cat", "/proc/1/status").stdout.splitlines())
+        assert (status["CapEff"].strip("0"), status["NoNewPrivs"], status["Uid"].split()[0]) == ("", "1", "10001")
+        assert "Read-only file system" in running.run("touch", "/opt/x").stderr
+    finally:
+        podman("pod", "rm", "-f", "--time", "0", name, check=False)

@@ -45,8 +45,9 @@ def podman_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.mark.parametrize("image", BUILT_HERE)
 def test_structure(image: str, podman_socket: str):
     own = STRUCTURE / ("minimal.yaml" if image == "minimal" else "cpu.yaml")
-    command = [Path(sys.executable).with_name("container-structure-test"), "test", "--image", f"{NAME}:{image}"]
-    command += ["--config", STRUCTURE / "served.yaml", "--config", own]
+    program = str(Path(sys.executable).with_name("container-structure-test"))
+    command = [program, "test", "--image", f"{NAME}:{image}"]
+    command += ["--config", str(STRUCTURE / "served.yaml"), "--config", str(own)]
     environ = {**os.environ, "DOCKER_HOST": podman_socket}
     ended = subprocess.run(command, env=environ, check=False, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
