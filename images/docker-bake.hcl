@@ -20,7 +20,7 @@ target "minimal" {
   target = "minimal"
   tags = ["localhost/scoring-runtime:minimal"]
   args = {
-    BASE_IMAGE = "ubuntu:24.04"
+    BASE_IMAGE = "debian:12"
     REQUIREMENTS = "serve.txt"
     MINIMAL_BASE_IMAGE = "gcr.io/distroless/python3-debian12"
   }

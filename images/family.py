@@ -50,6 +50,8 @@ class Family:
     name: str
     base_image: str
     minimal_base_image: str
+    minimal_build_image: str
+    """It has the same Python as minimal_base_image."""
     images: Mapping[str, Image]
 
     def find(self, name: str) -> Image:
@@ -78,7 +80,8 @@ def parse(text: str) -> Family:
         if (row.get("parent") is None) == (row.get("requirements") is None):
             raise FamilyError(f"image {name}: give either its parent or its requirements")
         images[name] = Image(name=name, **{**row, "build_args": tuple(row.get("build_args", ()))})
-    family = Family(document["name"], document["base_image"], document["minimal_base_image"], images)
+    names = (document[key] for key in ("name", "base_image", "minimal_base_image", "minimal_build_image"))
+    family = Family(*names, images)
     for image in images.values():
         family.root(image)
     return family
@@ -93,11 +96,13 @@ def build_arguments(family: Family, image: Image, bases: Mapping[str, str]) -> d
     """The build arguments of one image. bases: what stands in for the base images, by argument, where they cannot be had."""
     if image.parent is not None:
         return {"PARENT_IMAGE": family.tag(family.find(image.parent))}
+    minimal = image.target == "minimal"
+    base_image = family.minimal_build_image if minimal else family.base_image
     arguments = {
-        "BASE_IMAGE": image.base_image or bases.get("BASE_IMAGE", family.base_image),
+        "BASE_IMAGE": image.base_image or bases.get("BASE_IMAGE", base_image),
         "REQUIREMENTS": f"{image.requirements}.txt",
     }
-    if image.target == "minimal":
+    if minimal:
         arguments["MINIMAL_BASE_IMAGE"] = bases.get("MINIMAL_BASE_IMAGE", family.minimal_base_image)
     return arguments
 

@@ -18,7 +18,7 @@ from .conftest import ROOT
 
 DOCKERFILE = (ROOT / "images/Dockerfile").read_text()
 FAMILY = family.load()
-ONE = "name: x\nbase_image: b\nminimal_base_image: m\nimages:\n"
+ONE = "name: x\nbase_image: b\nminimal_base_image: m\nminimal_build_image: p\nimages:\n"
 
 
 def test_what_follows_from_the_description_is_up_to_date():
@@ -149,6 +149,12 @@ def test_what_is_not_installed_is_named_with_the_cure(
     monkeypatch.setattr(shutil, "which", lambda program: None)
     assert build.main(["cpu"]) == 1
     assert capsys.readouterr().err == "images: buildah, podman, mmdebstrap cannot be found: run `make images-apt`\n"
+
+
+def test_minimal_is_put_together_with_the_python_that_it_has():
+    command = family.docker_command(FAMILY, FAMILY.find("minimal"))
+    assert "--build-arg BASE_IMAGE=debian:12 " in command
+    assert "--build-arg MINIMAL_BASE_IMAGE=gcr.io/distroless/python3-debian12 " in command
 
 
 def test_an_unknown_image_is_refused_with_the_names_of_all(capsys: pytest.CaptureFixture[str]):
