@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import scoring_runtime
-from scoring_runtime import cli, sealing, settings
+from scoring_runtime import cli, providers, sealing, settings
 from scoring_runtime.errors import StartError
 from scoring_runtime.front import routes
 
@@ -62,7 +62,20 @@ def test_make_targets_exist(page: Path):
     assert set(named) <= set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/settings.md", "CHANGELOG.md"])
+def test_the_page_of_providers_has_all_options_and_what_a_server_wants_of_them():
+    text = (ROOT / "docs" / "providers.md").read_text(encoding="utf-8")
+    for provider in providers.PROVIDERS.values():
+        assert f"`{provider.name}`" in text
+        listed = re.search(rf"^- \*\*{provider.name}\*\*: ((?:.+\n(?:  .+\n)*))", text, re.MULTILINE)
+        names = set(re.findall(r"`(\w+)`", listed[1])) if listed else set()
+        assert names == provider.options, provider.name
+        for option, value in provider.defaults.items():
+            assert f"| `{provider.name}.{option}` | `{value}` |" in text
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/architecture.md", "docs/settings.md", "docs/providers.md", "CHANGELOG.md"]
+)
 def test_flags_and_variables_exist(page: str):
     text = (ROOT / page).read_text(encoding="utf-8")
     flags = {settings.flag(name) for name in settings.ROWS} | set(re.findall(r'"(--\w[\w-]*)"', SOURCE)) | {"--help"}

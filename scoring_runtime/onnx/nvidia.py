@@ -52,7 +52,9 @@ def why_no_device(environ: Mapping[str, str], cuda_major: int | None) -> str | N
     if code in (0, 100):  # 100: no device
         count = ctypes.c_int(0)
         if code == 100 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-            return f"no device: the NVIDIA driver is there, but shows no GPU. I{_CONTAINER[1:]}"
+            named = environ.get("CUDA_VISIBLE_DEVICES")
+            among = "" if named is None else f" among CUDA_VISIBLE_DEVICES={named}"
+            return f"no device: the NVIDIA driver is there, but shows no GPU{among}. I{_CONTAINER[1:]}"
     else:
         return f"the NVIDIA driver does not start (cuInit returned {code}): see whether nvidia-smi works"
     version = ctypes.c_int(0)

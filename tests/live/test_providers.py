@@ -193,7 +193,10 @@ def test_a_missing_library_is_named(refusal, stubs):
     ("environ", "says"),
     [
         ({"LC_STUB_DEVICES": "0"}, "no device: the NVIDIA driver is there, but shows no GPU"),
-        ({"LC_STUB_INIT": "100"}, "no device: the NVIDIA driver is there, but shows no GPU"),
+        (
+            {"LC_STUB_INIT": "100", "CUDA_VISIBLE_DEVICES": "GPU-7"},
+            "no device: the NVIDIA driver is there, but shows no GPU among CUDA_VISIBLE_DEVICES=GPU-7. In a container",
+        ),
         ({"LC_STUB_INIT": "999"}, "the NVIDIA driver does not start (cuInit returned 999)"),
         ({"LC_STUB_VERSION": "12040"}, "the NVIDIA driver knows CUDA up to 12.4, but CUDA 13 is needed"),
         ({"CUDA_VISIBLE_DEVICES": "-1"}, "no device: CUDA_VISIBLE_DEVICES='-1' hides every GPU"),
