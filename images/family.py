@@ -80,8 +80,7 @@ def parse(text: str) -> Family:
         if (row.get("parent") is None) == (row.get("requirements") is None):
             raise FamilyError(f"image {name}: give either its parent or its requirements")
         images[name] = Image(name=name, **{**row, "build_args": tuple(row.get("build_args", ()))})
-    names = (document[key] for key in ("name", "base_image", "minimal_base_image", "minimal_build_image"))
-    family = Family(*names, images)
+    family = Family(images=images, **{key: document[key] for key in document if key != "images"})
     for image in images.values():
         family.root(image)
     return family
