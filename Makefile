@@ -9,6 +9,8 @@ BENCH_ARGS ?=
 CHAOS_ARGS ?=
 FUZZ_ARGS ?=
 FUZZ_SECONDS ?= 60
+GPU_ARGS ?=
+GPU_PYTHON ?=
 APT_PACKAGES ?= curl haproxy wrk
 IMAGE ?= cpu
 IMAGES_ARGS ?=
@@ -56,15 +58,16 @@ types: $(VENV)/.dev ## Check the types
 .PHONY: test
 test: $(VENV)/.dev $(VENV)/.models $(VENV)/.images $(VENV)/.wheel incumbent gpu-wheel openvino-wheel ## Test the built and installed wheel (PYTEST_ARGS="-k batch")
 	@{ command -v curl && command -v haproxy && command -v wrk; } >/dev/null || $(MAKE) apt
-	$(RUN) -m pytest -m 'not gpu and not images' $(PYTEST_ARGS)
+	$(RUN) -m pytest -m 'not images' $(PYTEST_ARGS)
 
 .PHONY: chaos
 chaos: $(VENV)/.dev $(VENV)/.wheel ## Break a server for ten minutes (CHAOS_ARGS="--minutes 60 --seed 7 --json FILE")
 	env PYTHONPATH=tests $(BIN)/python -P -m chaos $(CHAOS_ARGS)
 
+# With GPU_PYTHON nothing is installed: that interpreter brings what is needed (docs/gpu.md).
 .PHONY: gpu-check
-gpu-check: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel ## Run the tests that need a GPU
-	$(RUN) -m pytest -m gpu $(PYTEST_ARGS)
+gpu-check: $(if $(GPU_PYTHON),,$(VENV)/.dev $(VENV)/.models $(VENV)/.wheel) ## Prove on a GPU what needs one (GPU_PYTHON=python3 GPU_ARGS="--path DIR")
+	env -u PYTHONPATH $(or $(GPU_PYTHON),$(BIN)/python) -m benchmarks.gpu_check $(GPU_ARGS)
 
 .PHONY: fuzz
 fuzz: $(VENV)/.dev $(VENV)/.fuzz $(VENV)/.wheel ## Fuzz each parser (FUZZ_SECONDS=60, FUZZ_ARGS="frames codecs")
@@ -185,6 +188,10 @@ bench-profile: bench-setup $(VENV)/.profile ## Stacks of the front and of both e
 	$(BENCH) benchmarks.profile $(BENCH_ARGS)
 	$(MAKE) bench-report
 
+.PHONY: bench-batching
+bench-batching: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel ## What batching brings, and that it never costs
+	$(BENCH) benchmarks.batching_gain --json benchmarks/results/batching-gain.json $(BENCH_ARGS)
+
 .PHONY: bench-report
 bench-report: $(VENV)/.dev ## Write docs/benchmarks.md from what bench-full and bench-profile have measured
 	$(BENCH) benchmarks.report
@@ -235,7 +242,7 @@ LOCK := $(LOCK_ANY) --python-version 3.11 --fork-strategy fewest
 lock: | $(VENV)/pyvenv.cfg ## Renew requirements/*.txt from pyproject.toml and requirements/*.in
 	$(PIP) install uv
 	$(BIN)/$(LOCK) -c requirements/pins.in -o requirements/serve.txt pyproject.toml
-	$(BIN)/$(LOCK) -c requirements/serve.txt -o requirements/dev.txt --extra dev --extra appinsights pyproject.toml
+	$(BIN)/$(LOCK) -c requirements/serve.txt -o requirements/dev.txt --extra dev --extra appinsights --extra gpu pyproject.toml
 	$(BIN)/$(LOCK) -c requirements/dev.txt -o requirements/build.txt requirements/build.in
 	$(BIN)/$(LOCK) -c requirements/dev.txt -o requirements/fuzz.txt requirements/fuzz.in
 	$(BIN)/$(LOCK) --no-emit-package onnxruntime -c requirements/serve.txt -o requirements/gpu.txt \

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 from benchmarks import measured, servers
 from benchmarks.measured import Measured, Metric
-from benchmarks.plots import Line, plot
 from benchmarks.tables import title
 from benchmarks.targets import Results
+from scoring_runtime.tune.plots import Line, plot
 
 PLACES = list(servers.SERVERS)
 """A server has one colour in all plots."""

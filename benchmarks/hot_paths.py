@@ -25,8 +25,8 @@ from benchmarks.callgrind import Callgrind
 from scoring_runtime.front.connection import Connection
 from scoring_runtime.front.server import Server
 from scoring_runtime.onnx.codecs.json import JsonCodec
+from scoring_runtime.onnx.loading import open_session
 from scoring_runtime.onnx.plan import SessionPlan
-from scoring_runtime.onnx.session import open_session
 from scoring_runtime.pool.launch import LaunchPlan
 from scoring_runtime.scorer import frames, loop
 from scoring_runtime.scorer.progress import Progress, create_shared_file
@@ -141,7 +141,7 @@ class Front:
         self.loop = Loop()
         plan = LaunchPlan(("/bin/sh", "-c", "exec sleep 1000"), {}, {"engine": "onnx", "target": "iris.onnx"})
         loop = cast(asyncio.AbstractEventLoop, self.loop)
-        self.server = Server(Settings(log_level="error"), plan, loop, first_boot=False, on_boot_failed=_fail)
+        self.server = Server(Settings(log_level="error", scorers=1), plan, loop, first_boot=False, on_boot_failed=_fail)
         self.server.pool.start()
         ready = {"engine": "onnx", "headers": "none", "methods": ["POST"], "idempotent": True}
         self.loop.channel.data_received(frames.encode_json(frames.READY, ready))

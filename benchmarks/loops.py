@@ -51,8 +51,8 @@ def simdjson_parse(_model: Path, body: Path) -> Step:
 def decode(model: Path, body: Path) -> Step:
     """The server's own way from the body to arrays."""
     from scoring_runtime.onnx.codecs.json import JsonCodec
+    from scoring_runtime.onnx.loading import open_session
     from scoring_runtime.onnx.plan import SessionPlan
-    from scoring_runtime.onnx.session import open_session
 
     session = open_session(SessionPlan(model, 1))
     codec = JsonCodec(session.inputs, session.outputs)

@@ -294,9 +294,9 @@ def summary(answers: list[Answer], seconds: float, target_s: float) -> dict[str,
     }
 
 
-async def closed_loop(port: int, connections: int, seconds: float) -> float:
+async def closed_loop(port: int, connections: int, seconds: float, requests: Sequence[bytes] = ()) -> float:
     """Answers with 200 a second when each connection asks again as soon as it has its answer."""
-    load = Load(port, [post("/score", BODY)], iter(()), connections, again=True)
+    load = Load(port, requests or [post("/score", BODY)], iter(()), connections, again=True)
     await load.connect()
     answers = await load.run_again(seconds)
     return sum(answer.status == 200 for answer in answers) / seconds
@@ -355,7 +355,7 @@ def main() -> int:
     bodies = [BODY] if arguments.body is None else [file.read_bytes() for file in arguments.body]
     requests = [post(arguments.path, body, *headers) for body in bodies]
     if arguments.rate is None:
-        good_per_s = uvloop.run(closed_loop(arguments.port, arguments.connections, arguments.seconds))
+        good_per_s = uvloop.run(closed_loop(arguments.port, arguments.connections, arguments.seconds, requests))
         report: dict[str, object] = {"good_per_s": round(good_per_s, 2)}
     else:
         report = uvloop.run(

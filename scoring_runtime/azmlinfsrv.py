@@ -124,10 +124,11 @@ def _serve(parsed: argparse.Namespace, environ: dict[str, str]) -> NoReturn:
     found = _target(environ)
 
     from .front import app
-    from .pool import launch
+    from .pool import gpus, launch
     from .telemetry import log
 
-    plan = launch.plan(found, chosen, environ)
+    chosen, seats = gpus.allot(found.engine, chosen, environ)
+    plan = launch.plan(found, chosen, environ, seats)
     log.configure(chosen.log_level)
     print("Initializing logger", flush=True)
     logger.info("Starting up app insights client")
@@ -215,7 +216,13 @@ def _read_file(path: Path, *, strict: bool) -> dict[str, object]:
             raise ConfigurationError(f"Invalid config file!: {path} holds no JSON object.")
         return {}
     unknown = sorted(set(document) - _FILE_KEYS)
-    if unknown and (strict or len(unknown) < len(document)):
+    if strict and settings.EVIDENCE_KEY in document:
+        logger.warning(
+            "%s was made by `scoring-runtime tune`: its settings are not used here, and its evidence is not verified. "
+            "Serve the model by `scoring-runtime serve MODEL --config-file %s`.",
+            *(path, path),
+        )
+    elif unknown and (strict or len(unknown) < len(document)):
         logger.warning(
             "Found extra keys in the config file that are not supported by the server.\nExtra keys = %s", unknown
         )

@@ -26,6 +26,11 @@ def whole_number(lowest: int, highest: int) -> Callable[[str], int]:
 
 def seconds(lowest: float, highest: float) -> Callable[[str], float]:
     """A number of seconds within bounds, both included."""
+    return number(lowest, highest, " of seconds")
+
+
+def number(lowest: float, highest: float, what: str = "") -> Callable[[str], float]:
+    """A number within bounds, both included."""
 
     def parse(text: str) -> float:
         try:
@@ -33,7 +38,7 @@ def seconds(lowest: float, highest: float) -> Callable[[str], float]:
         except ValueError:
             number = float("nan")
         if not lowest <= number <= highest:
-            raise ValueError(f"expected a number of seconds from {lowest:g} to {highest:g}")
+            raise ValueError(f"expected a number{what} from {lowest:g} to {highest:g}")
         return number
 
     return parse

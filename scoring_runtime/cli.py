@@ -1,13 +1,13 @@
-"""The command line: serve | check | health | image | new-key. Parses, calls, prints; decides nothing."""
+"""The command line: serve | check | tune | health | image | new-key. Parses, calls, prints; decides nothing."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import __version__, sealing, settings, target
-from .errors import StartError, UsageError
+from . import __version__, checks, sealing, settings, target
+from .errors import StartError, TuneError, UsageError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,11 +18,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given[:1] == ["serve"]:
             _refuse_a_command(given[1:])
         parsed = _parser().parse_args(given)
-        command = {"serve": _serve, "check": _check, "health": _health, "image": _image, "new-key": _new_key}[
-            parsed.command
-        ]
+        command = _COMMANDS[parsed.command]
         return command(parsed)
     except StartError as error:
+        if isinstance(error, TuneError) and error.measured:
+            print(error.measured)
         sys.stdout.flush()
         print(f"scoring-runtime: error: {error.message}", file=sys.stderr)
         traceback = getattr(error, "traceback", "")
@@ -43,29 +43,34 @@ def _refuse_a_command(arguments: Sequence[str]) -> None:
 def _serve(parsed: argparse.Namespace) -> int:
     environ = sealing.seal_environment()
     chosen = _settings(parsed, environ)
-    found = target.find(parsed.target or chosen.entry_script or chosen.app_root)
+    found = _target(parsed, chosen)
 
     from .front import app  # gunicorn must not be imported before the environment is sealed
-    from .pool import launch
+    from .pool import gpus, launch
     from .telemetry import log
+    from .tune import evidence
 
-    plan = launch.plan(found, chosen, environ)
+    chosen, seats = gpus.allot(found.engine, chosen, environ)
+    plan = launch.plan(found, chosen, environ, seats)
     log.configure(chosen.log_level)
     log.banner(found, chosen, plan.arguments[0])
+    log.warn(gpus.of_no_use(found.engine, chosen))
+    log.warn(evidence.doubts_of_file(parsed.config_file, found.path, chosen))
     app.run(chosen, plan)
 
 
 def _check(parsed: argparse.Namespace) -> int:
     environ = sealing.seal_environment()
     chosen = _settings(parsed, environ)
-    found = target.find(parsed.target or chosen.entry_script or chosen.app_root)
+    found = _target(parsed, chosen)
 
-    from .pool import launch, orphans, probe
+    from .pool import gpus, launch, orphans, probe
     from .report import render
 
+    chosen, seats = gpus.allot(found.engine, chosen, environ)
     orphans.adopt()
     try:
-        info = probe.probe(launch.plan(found, chosen, environ), chosen.start_timeout_s)
+        info = probe.probe(launch.plan(found, chosen, environ, seats), chosen.load_timeout_s)
     finally:
         orphans.end()
     print(render(found, info))
@@ -95,6 +100,21 @@ def _image(parsed: argparse.Namespace) -> int:
     return 1 if any(finding.met is False for finding in findings) else 0
 
 
+def _tune(parsed: argparse.Namespace) -> int:
+    environ = sealing.seal_environment()
+    given = settings.given(_flags(parsed), environ, parsed.config_file)
+    chosen = settings.Settings(**given)
+    found = _target(parsed, chosen)
+
+    from .tune import run
+    from .tune.order import Order
+
+    order = Order(**{field: getattr(parsed, field) for field in Order.__dataclass_fields__})
+    tuned = run.tune(found, chosen, given, order, environ)
+    print(tuned.text, end="")
+    return tuned.exit_code
+
+
 def _new_key(parsed: argparse.Namespace) -> int:
     from .front import keys
 
@@ -104,9 +124,29 @@ def _new_key(parsed: argparse.Namespace) -> int:
     return 0
 
 
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "serve": _serve,
+    "check": _check,
+    "tune": _tune,
+    "health": _health,
+    "image": _image,
+    "new-key": _new_key,
+}
+
+
+def _target(parsed: argparse.Namespace, chosen: settings.Settings) -> target.Target:
+    named = parsed.target or chosen.entry_script
+    if named is None and chosen.app_root is not None:
+        return target.in_app_root(chosen.app_root)
+    return target.find(named)
+
+
 def _settings(parsed: argparse.Namespace, environ: dict[str, str]) -> settings.Settings:
-    flags = {name: getattr(parsed, name) for name in settings.ROWS if getattr(parsed, name, None) is not None}
-    return settings.load(flags, environ, parsed.config_file)
+    return settings.load(_flags(parsed), environ, parsed.config_file)
+
+
+def _flags(parsed: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(parsed, name) for name in settings.ROWS if getattr(parsed, name, None) is not None}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -139,6 +179,10 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("serve", "serve a target until told to stop"),
         ("check", "load a target, warm it, and say what it is"),
+        (
+            "tune",
+            "find the settings under which an ONNX model answers most within a limit; a setting that is given is kept",
+        ),
         ("health", "ask the server that runs here with these settings whether it lives"),
     ):
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".", allow_abbrev=False)
@@ -146,6 +190,8 @@ def _parser() -> argparse.ArgumentParser:
             "target", nargs="?", metavar="TARGET", help="a score.py, an .onnx file, or a folder with one of them"
         )
         command.add_argument("--config-file", metavar="F", help="a JSON file of settings")
+        if name == "tune":
+            _add_order(command)
         for setting, row in settings.ROWS.items():
             command.add_argument(
                 settings.flag(setting),
@@ -167,3 +213,57 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("new-key", help=text, description=text.capitalize() + ".", allow_abbrev=False)
     command.add_argument("name", metavar="NAME", help="whose key it is")
     return parser
+
+
+def _add_order(command: argparse.ArgumentParser) -> None:
+    """What `tune` alone is told."""
+    positive = _checked(checks.number(0.001, 3_600_000))
+    command.add_argument(
+        "--slo-p99-ms", required=True, type=positive, metavar="X", help="99 of 100 requests are answered within X ms"
+    )
+    command.add_argument(
+        "--samples",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="requests to measure with: a file of JSON bodies, one a line, or a folder of bodies; may be given more than "
+        "once (default: made-up ones)",
+    )
+    command.add_argument(
+        "--budget-s",
+        type=_checked(checks.seconds(5, 86400)),
+        default=120.0,
+        metavar="S",
+        help="longest time of the whole search (default: 120)",
+    )
+    command.add_argument(
+        "--out", default="tuned.json", metavar="FILE", help="the settings that were found (default: tuned.json)"
+    )
+    command.add_argument(
+        "--report", metavar="PATH", help="folder, or .html file, of the page with the plot (default: beside --out)"
+    )
+    command.add_argument(
+        "--providers",
+        type=_checked(checks.provider_list),
+        metavar="LIST",
+        help="providers to try (default: all that work)",
+    )
+    command.add_argument(
+        "--tolerance",
+        type=_checked(checks.number(0, 1)),
+        metavar="R",
+        help="how far floats may be from the reference's: R of the value plus R / 10 of the largest one "
+        "(default: by their type, 1e-5 for float32)",
+    )
+
+
+def _checked(check: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A check as argparse wants one: its text is what argparse prints."""
+
+    def parse(text: str) -> Any:
+        try:
+            return check(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse

@@ -6,7 +6,8 @@ ScoringRuntimeError
 │   ├── ConfigurationError      3  an environment variable or the configuration file is wrong
 │   ├── AddressError            1  the port cannot be had
 │   ├── TargetError             3  what is to be served cannot be served
-│   └── ScorerStartError        3  the scorer could not load it; carries the user's traceback
+│   ├── ScorerStartError        3  the scorer could not load it; carries the user's traceback
+│   └── TuneError               1  tune found no settings; carries what it measured
 └── RequestError                one request fails: the client gets `status` and {"message": ...}
     ├── BadRequest              400
     ├── Unauthorized            401
@@ -75,6 +76,16 @@ class ScorerStartError(StartError):
     def report(self) -> str:
         """The whole text for a person: the message, then the traceback."""
         return f"{self.message}\n\n{self.traceback.rstrip()}" if self.traceback else self.message
+
+
+class TuneError(StartError):
+    """Tuning found no settings that do what was asked. `measured` is what it has seen, for stdout, or empty."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, measured: str = "") -> None:
+        super().__init__(message)
+        self.measured = measured
 
 
 class RequestError(ScoringRuntimeError):

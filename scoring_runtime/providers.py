@@ -58,6 +58,14 @@ _OPENVINO_OPTIONS = (
     *("device_type", "precision", "num_of_threads", "num_streams", "cache_dir", "load_config", "reshape_input"),
 )
 
+_NOT_HERE = {
+    ("tensorrt", "trt_cuda_graph_enable"): (
+        "TensorRT captures whatever run comes first, and repeats it with that run's inputs for those that follow. Leave it "
+        "out: --cuda-graphs captures on the provider cuda"
+    )
+}
+"""Options that may only be off, and why."""
+
 _GPU_WHEEL = "Put the GPU build in its place: pip uninstall onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]'"
 
 PROVIDERS: dict[str, Provider] = {
@@ -73,6 +81,8 @@ PROVIDERS: dict[str, Provider] = {
                 "cudnn_conv_algo_search": "HEURISTIC",
                 # By powers of two the arena may hold twice of what is used.
                 "arena_extend_strategy": "kSameAsRequested",
+                # In TF32 an answer is off by 0.001 of a value, and depends on its company: some sizes of batches use it.
+                "use_tf32": "0",
             },
             gpu=True,
             title="CUDA",
@@ -135,6 +145,8 @@ def parse_options(text: str) -> dict[str, dict[str, str]]:
                 raise ValueError(f"the provider {provider_name} has no options")
             hint = _nearest(name, known) or f": it has {', '.join(known)}"
             raise ValueError(f"{provider_name} has no option {name!r}{hint}")
+        if (why_not := _NOT_HERE.get((provider_name, name))) and value.strip().lower() not in ("0", "false"):
+            raise ValueError(f"{part!r}: {why_not}")
         options.setdefault(provider_name, {})[name] = value.strip()
     return options
 
@@ -146,4 +158,4 @@ def options_of(provider: Provider, given: Mapping[str, Mapping[str, str]]) -> di
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     found = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    return f" (did you mean {found[0]!r}?)" if found else ""

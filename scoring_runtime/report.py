@@ -21,14 +21,52 @@ def _onnx_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
     else:
         batching = f"no: {info['why_not_batchable']}"
     rows.append(("batchable", batching))
+    if info["batchable"]:
+        rows.append(("stacking", _stacking(info["rows_per_run"], info["stacking_gain"])))
+        rows.append(("ragged", _ragged(info["ragged"])))
     rows.append(("providers", ", ".join(info["providers"])))
     rows.append(("placement", info["placement"]))
     if info["degraded"]:
         rows.append(("degraded", info["degraded"]))
+    if info.get("building"):
+        rows.append(("building", str(info["building"])))
     rows.append(("threads", str(info["threads"])))
+    if info.get("buckets"):
+        rows.append(("buckets", _buckets(info["buckets"])))
+        why = info.get("why_no_cuda_graphs")
+        captured = sum(bucket["way"] == "graph" for bucket in info["buckets"])
+        rows.append(("CUDA graphs", f"none: {why}" if why else f"{captured} of {len(info['buckets'])} buckets"))
+    rows.append(("model cache", _CACHED.get(info["optimized_cache"], info["optimized_cache"])))
     rows.append(("onnxruntime", str(info["onnxruntime"])))
     rows.append(("load, warm-up", f"{info['load_ms']:.0f} ms, {info['warm_up_ms']:.0f} ms"))
     return rows
+
+
+def _buckets(buckets: list[dict[str, Any]]) -> str:
+    """Sizes, and the way in which each runs."""
+    return ", ".join(f"{bucket['rows']} {bucket['way']} ({bucket['ms']:.3g} ms)" for bucket in buckets)
+
+
+_CACHED = {"hit": "optimised before", "stored": "optimised now, and kept for the next start"}
+
+
+def _stacking(rows: int | None, gain: float | None) -> str:
+    """How many rows share a run, and why."""
+    if rows is None:
+        return "begins with single rows: warm-up could not measure larger runs, requests will show whether they pay"
+    if rows > 1:
+        return f"stacks up to {rows} rows" + (f": {gain:.2g}x the throughput of single runs" if gain else "")
+    if gain is None:
+        return "runs rows one by one: --max-batch-size is 1"
+    if gain < 1:
+        return f"runs rows one by one: stacking makes them slower ({gain:.2g}x)"
+    return f"runs rows one by one: stacking gains nothing ({gain:.2g}x)"
+
+
+def _ragged(why: bool | str) -> str:
+    if why is True:
+        return "yes: requests of different lengths are padded to share runs, proved at warm-up"
+    return f"no: {why}; requests share runs with those of their shape"
 
 
 def _within(tolerance: dict[str, float] | None) -> str:

@@ -13,6 +13,9 @@ from typing import Any
 from . import checks, providers
 from .errors import ConfigurationError
 
+EVIDENCE_KEY = "tuned"
+"""In a file of settings: not a setting, but what `tune` found them by."""
+
 _ROW = "setting"
 _UNLIMITED_MS = 2**31 - 1
 
@@ -100,7 +103,13 @@ class Settings:
 
     # Scorers and batches
     scorers: int = _row(
-        1, checks.whole_number(1, 1024), "N", "scorer processes", "SCORING_SCORERS", launcher_env=("WORKER_COUNT",)
+        0,
+        checks.whole_number(0, 1024),
+        "N",
+        "scorer processes; 0 for one for each GPU that the server uses, and one where it uses none",
+        "SCORING_SCORERS",
+        launcher_env=("WORKER_COUNT",),
+        lenient={"WORKER_COUNT": checks.whole_number(1, 1024)},
     )
     preload: bool = _row(
         False,
@@ -124,11 +133,11 @@ class Settings:
     batch_target_ms: int = _row(
         25, checks.whole_number(1, 3_600_000), "MS", "longest predicted time of a batch", "SCORING_BATCH_TARGET_MS"
     )
-    start_timeout_s: float = _row(
-        300.0,
+    start_timeout_s: float | None = _row(
+        None,
         checks.seconds(0.1, 86400),
         "S",
-        "longest time a scorer may take to load",
+        "longest time a scorer may take to load (default: 300, or 3600 where TensorRT engines are built before it is ready)",
         "SCORING_START_TIMEOUT_S",
         launcher_env=("WORKER_TIMEOUT",),
     )
@@ -195,11 +204,12 @@ class Settings:
         "(default: scoring-runtime in the user's cache folder)",
         "SCORING_CACHE_DIR",
     )
-    gpus: str = _row(
-        "all",
+    gpus: str | None = _row(
+        None,
         checks.names,
         "LIST",
-        "GPUs to use, by UUID or number, or all; scorers are shared out among them",
+        "GPUs to use, by UUID or number, or all; scorers are shared out among them (default: all for a model that runs on "
+        "GPUs; a script sees what the server sees)",
         "SCORING_GPUS",
         separator=",",
     )
@@ -448,6 +458,13 @@ class Settings:
     )
 
     @property
+    def load_timeout_s(self) -> float:
+        """Longest time a scorer may take to load, whether it was given or not."""
+        if self.start_timeout_s is not None:
+            return self.start_timeout_s
+        return 3600.0 if "tensorrt" in self.provider.split(",") and self.tensorrt_build == "wait" else 300.0
+
+    @property
     def scheme(self) -> str:
         """Of the server's URLs."""
         return "https" if self.tls_cert else "http"
@@ -476,12 +493,17 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], config_file: str 
 
     Raises ConfigurationError that names the variable or the key, what it holds and what was expected.
     """
+    return Settings(**given(flags, environ, config_file))
+
+
+def given(flags: Mapping[str, Any], environ: Mapping[str, str], config_file: str | None) -> dict[str, Any]:
+    """Those settings of `load` that are no defaults, by name."""
     values: dict[str, Any] = {}
     if config_file is not None:
         values.update(_from_file(config_file))
     values.update(_from_environ(environ))
     values.update(flags)
-    return Settings(**values)
+    return values
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -518,6 +540,7 @@ def _from_file(path: str) -> dict[str, Any]:
         raise ConfigurationError(f'{path}: the configuration file holds no JSON object. Write {{"port": 5001}}.')
     names = {key: name for name, row in ROWS.items() for key in (name, *row.env)}
     values: dict[str, Any] = {}
+    document.pop(EVIDENCE_KEY, None)
     for key, value in document.items():
         name = names.get(key)
         if name is None:

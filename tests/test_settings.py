@@ -284,3 +284,17 @@ def test_the_command_line_reads_the_file(config_file, monkeypatch, capsys, tmp_p
     assert "'prot' is no setting. Did you mean 'port'?" in capsys.readouterr().err
     assert cli.main(["check", str(Path(tmp_path, "no.py")), "--config-file", config_file({})]) == 3
     assert "no.py: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [
+        ({}, 300),
+        ({"provider": "tensorrt,cuda"}, 3600),
+        ({"provider": "cuda,tensorrt"}, 3600),
+        ({"provider": "tensorrt", "tensorrt_build": "background"}, 300),
+        ({"provider": "tensorrt", "start_timeout_s": 20.0}, 20),
+    ],
+)
+def test_a_start_that_may_build_engines_has_an_hour(values, seconds):
+    assert Settings(**values).load_timeout_s == seconds

@@ -35,6 +35,18 @@ def take_frame(queue: RequestQueue, cost: CostModel, limits: FrameLimits, idle_s
     return queue.take(min(count, fair_share), limits.max_bytes)
 
 
+def fills_all(queue: RequestQueue, cost: CostModel, limits: FrameLimits, scorers: int) -> bool:
+    """Whether a full frame waits for each of so many scorers, so that nothing is lost by sending one before its time.
+
+    With fewer the requests wait for company. Where some ticket has lost a scorer the line waits too: such a one shares a
+    scorer with nobody.
+    """
+    waiting = queue.count
+    if not waiting or queue.returned or cost.predict(1, 0) is None:
+        return False
+    return waiting >= scorers * frame_count(cost, limits, queue.size_bytes // waiting)
+
+
 def split_late(tickets: list[Ticket], now: float, max_wait_s: float) -> tuple[list[Ticket], list[Ticket]]:
     """Those that may still run, and those that are past their deadline or have waited for too long."""
     oldest = now - max_wait_s

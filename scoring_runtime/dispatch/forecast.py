@@ -11,7 +11,7 @@ from .cost import CostModel
 class Flight:
     """A frame that a scorer has."""
 
-    __slots__ = ("count", "expected_at", "expired", "size_bytes", "timed")
+    __slots__ = ("alone", "count", "expected_at", "expired", "size_bytes", "stopped", "timed")
 
     def __init__(self, count: int, size_bytes: int, expected_at: float, timed: bool) -> None:
         self.count = count
@@ -19,6 +19,8 @@ class Flight:
         self.expected_at = expected_at  # when it will be settled
         self.timed = timed  # some request in it has a deadline of its own
         self.expired = 0  # requests in it that did not run, because their deadlines had passed
+        self.alone = False  # a request that has lost a scorer: nothing is to share one with it
+        self.stopped = False  # nobody waited for it any more, and the scorer was told so
 
 
 class Line(NamedTuple):

@@ -44,7 +44,7 @@ class RequestQueue:
 
     def __init__(self) -> None:
         self._line: deque[Ticket] = deque()
-        self._returned = False  # some ticket in it has lost a scorer
+        self.returned = 0  # tickets in it that have lost a scorer
         self.timed = False  # some ticket in it has a deadline of its own
         self.count = 0
         self.size_bytes = 0
@@ -67,7 +67,7 @@ class RequestQueue:
     def push_front(self, tickets: Iterable[Ticket]) -> None:
         """Back to the head of the line, in the order given: they have waited before."""
         for ticket in reversed(list(tickets)):
-            self._returned = True
+            self.returned += ticket.attempts > 0
             self.timed = self.timed or ticket.expires_at != FOREVER
             ticket.waiting = True
             self._line.appendleft(ticket)
@@ -80,7 +80,7 @@ class RequestQueue:
         A ticket under which a scorer has ended comes alone.
         """
         line = self._line
-        if line and len(line) == self.count <= max_count and self.size_bytes <= max_bytes and not self._returned:
+        if line and len(line) == self.count <= max_count and self.size_bytes <= max_bytes and not self.returned:
             # All of it: nothing was cancelled and nothing returned, so no ticket needs a look of its own.
             everything = list(line)
             line.clear()
@@ -101,13 +101,14 @@ class RequestQueue:
                 taken.append(ticket)
                 taken_bytes += size_bytes
                 if ticket.attempts:
+                    self.returned -= 1
                     line.popleft()
                     break
             line.popleft()  # taken now, or cancelled and uncounted before
         self.count -= len(taken)
         self.size_bytes -= taken_bytes
         if not line:
-            self._returned = self.timed = False
+            self.timed = False
         return taken
 
     def cancel(self, ticket: Ticket) -> None:
@@ -137,5 +138,6 @@ class RequestQueue:
 
     def _leave(self, ticket: Ticket) -> None:
         ticket.waiting = False
+        self.returned -= ticket.attempts > 0
         self.count -= 1
         self.size_bytes -= len(ticket.body)

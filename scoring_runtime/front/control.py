@@ -15,6 +15,7 @@ from werkzeug.test import create_environ, run_wsgi_app
 from .. import openapi
 from ..errors import InternalError, RequestError
 from ..telemetry import metrics as telemetry
+from ..telemetry import nvml
 from . import inference, messages
 from .exchange import Exchange
 
@@ -32,6 +33,7 @@ class Snapshot:
     documents: dict[str, openapi.Document]
     metrics: telemetry.Metrics
     gauges: Mapping[str, tuple[str, float | Mapping[str, float]]]
+    gpus: tuple[nvml.Reading, ...]
     identity: tuple[str, str]
     """Name and version of the server, as far as clients may know them."""
 
@@ -101,7 +103,8 @@ def build() -> Flask:
     @application.get("/metrics")
     def metrics() -> Response:
         taken = snapshot()
-        return Response(telemetry.render(taken.metrics, taken.gauges), content_type=telemetry.CONTENT_TYPE)
+        text = telemetry.render(taken.metrics, taken.gauges) + nvml.render(taken.gpus)
+        return Response(text, content_type=telemetry.CONTENT_TYPE)
 
     @application.get("/swagger.json")
     def swagger() -> Response:

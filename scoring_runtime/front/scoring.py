@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 from time import monotonic  # uvloop's own clock counts whole milliseconds
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..dispatch import admission, batcher
 from ..dispatch.admission import Limit
@@ -75,7 +75,11 @@ class Scoring:
         self._turn_scheduled = False
         self._looks = 0  # at the sockets, since a scorer was free and something waited
         self.wanted_headers: str | list[str] = "all"  # until the first scorer says what it wants
-        self._flights: dict[Scorer, Flight] = {}
+        self._flights: dict[Scorer, Flight] = {}  # what each works on
+        self._ahead: dict[Scorer, Flight] = {}  # what some have beside it
+        self._may_send_ahead = not settings.max_concurrent_requests  # that bound is of what scorers have, all together
+        self._sends_ahead = False  # and the engine takes it
+        self._look_scheduled = False  # for frames that nobody waits for
         self.queue = RequestQueue()
         self.cost = CostModel()
         # Up to here nothing needs to be predicted for a request.
@@ -89,6 +93,12 @@ class Scoring:
     def attach(self, pool: Pool) -> None:
         """Who runs what waits. The pool reports to this object, so it is made after it."""
         self._pool = pool
+
+    def adopt(self, info: dict[str, Any]) -> None:
+        """Go by what the engine says of itself."""
+        # An engine that found that its rows are better run one by one takes n times as long for n.
+        self.cost.stacks = info.get("batchable") is True and info.get("rows_per_run") != 1
+        self._sends_ahead = self._may_send_ahead and bool(info.get("ahead"))
 
     def submit(self, exchange: Exchange) -> None:
         """Admit a request to the waiting line, or refuse it, with all others that come in this turn of the loop."""
@@ -104,6 +114,9 @@ class Scoring:
     def cancel(self, exchange: Exchange) -> None:
         """Nobody waits for its answer any more."""
         self.queue.cancel(exchange)  # one that has only arrived is settled by that, and does not join the line
+        if not self._look_scheduled:
+            self._look_scheduled = True
+            self._loop.call_soon(self._stop_deserted)
 
     def begin_turn(self) -> None:
         """What is submitted from now on waits for whoever calls this to call `turn`."""
@@ -133,6 +146,8 @@ class Scoring:
         self._looks = 0
         while pool.idle and self.queue.count and len(self._flights) < self._max_busy:
             self._send_frame()
+        if self._sends_ahead and self.queue.count:
+            self._send_ahead()
 
     def _admit_arrived(self) -> None:
         """Most arrive while there is room for all of them: to admit them one by one would take 0.5 us more for each."""
@@ -188,14 +203,42 @@ class Scoring:
 
     def pump_soon(self) -> None:
         """Dispatch as soon as what is arriving now has been read."""
-        if not self._turn_scheduled and self._pool.idle and self.queue.count:
+        if not self._turn_scheduled and self.queue.count and (self._pool.idle or self._sends_ahead):
             self._turn_soon()
 
     def _send_frame(self) -> None:
         """Send what waits longest to an idle scorer, but nothing that nobody waits for any more."""
-        queue = self.queue
-        idle = self._pool.idle
         now = monotonic()
+        frame, flight = self._take_frame(now)
+        if flight is None:
+            return
+        scorer = self._pool.idle.pop()
+        self._flights[scorer] = flight
+        scorer.send(frame, self._run_timeout_s + FRAME_SLACK_S)
+
+    def _send_ahead(self) -> None:
+        """Send full frames to scorers that still work on one, so that each can go on to the next without a pause."""
+        flights, ahead = self._flights, self._ahead
+        while (
+            len(ahead) < len(flights)
+            and not self._pool.idle
+            and batcher.fills_all(self.queue, self.cost, self._frame_limits, self._max_busy)
+        ):
+            takers = [scorer for scorer, flight in flights.items() if scorer.takes_ahead and not flight.alone]
+            if not takers:
+                return
+            scorer = min(takers, key=lambda taker: flights[taker].expected_at)
+            now = monotonic()
+            frame, flight = self._take_frame(now)
+            if flight is None:
+                return
+            flight.expected_at += max(0.0, flights[scorer].expected_at - now)
+            ahead[scorer] = flight
+            scorer.send_ahead(frame, self._run_timeout_s + FRAME_SLACK_S)
+
+    def _take_frame(self, now: float) -> tuple[list[Ticket], Flight | None]:
+        """The next frame of the line, to be sent now; no flight where none of it may still run."""
+        queue = self.queue
         size_bytes, timed = queue.size_bytes, queue.timed
         frame = batcher.take_frame(queue, self.cost, self._frame_limits, self._idle_seats())
         size_bytes -= queue.size_bytes
@@ -205,15 +248,15 @@ class Scoring:
             for ticket in late:
                 self._expire(ticket, now)
             if not frame:
-                return
+                return frame, None
             for ticket in frame:
                 if ticket.expires_at != FOREVER:
                     ticket.timeout_ms = min(frames.MAX_U32, max(1, int((ticket.expires_at - now) * 1000)))
-        scorer = idle.pop()
         count = len(frame)
-        self._flights[scorer] = Flight(count, size_bytes, expected_end(self.cost, count, size_bytes, now), timed)
+        flight = Flight(count, size_bytes, expected_end(self.cost, count, size_bytes, now), timed)
+        flight.alone = frame[0].attempts > 0
         self._metrics.dispatched(count)
-        scorer.send(frame, self._run_timeout_s + FRAME_SLACK_S)
+        return frame, flight
 
     def replied(self, scorer: Scorer, settled: list[tuple[Ticket, Reply]], busy_us: int) -> None:
         """Replies came: settle each request alone."""
@@ -222,8 +265,8 @@ class Scoring:
         if flight.timed:
             self._count_expired(flight, settled)
         if not scorer.in_flight:
-            del self._flights[scorer]
-            if not scorer.streamed and flight.count > flight.expired:
+            self._land(scorer, now)
+            if not scorer.streamed and not flight.stopped and flight.count > flight.expired:
                 self.cost.observe(flight.count - flight.expired, flight.size_bytes, busy_us / 1e6)
                 self._update_room(flight.size_bytes // flight.count)
         settle_all(cast(list[tuple[Exchange, Reply]], settled))
@@ -232,8 +275,17 @@ class Scoring:
     def streamed(self, scorer: Scorer, ticket: Ticket, reply: Reply) -> None:
         """A piece of a reply came."""
         if not scorer.in_flight:
-            del self._flights[scorer]
+            self._land(scorer, monotonic())
         streaming.on_piece(cast(Exchange, ticket), scorer, reply)
+
+    def _land(self, scorer: Scorer, now: float) -> None:
+        """The frame that a scorer worked on is settled. If it has another, the time of that counts from now."""
+        following = self._ahead.pop(scorer, None)
+        if following is None:
+            del self._flights[scorer]
+        else:
+            following.expected_at = expected_end(self.cost, following.count, following.size_bytes, now)
+            self._flights[scorer] = following
 
     def returned(self, tickets: list[Ticket]) -> None:
         """What waited behind a slow stream, and has not begun: another scorer may have it."""
@@ -243,6 +295,7 @@ class Scoring:
     def unsettled(self, scorer: Scorer, tickets: list[tuple[Ticket, bool]]) -> None:
         """A scorer ended. What it may have begun is answered with an error, the rest goes to another scorer."""
         self._flights.pop(scorer, None)
+        self._ahead.pop(scorer, None)
         if not tickets:
             return
         again = []
@@ -271,13 +324,29 @@ class Scoring:
         """Answer those whose time is over, wherever they are."""
         for ticket in self.queue.take_expired(now, self._queue_limits.max_wait_s):
             self._expire(ticket, now)
-        for scorer, flight in self._flights.items():
+        for _, flight, frame in self._sent_frames():
             if flight.timed:
-                for ticket in list(scorer.in_flight.values()):
-                    # Its run goes on: to interrupt it would let a client stop other people's code where it likes.
+                for ticket in list(frame.values()):
+                    # A script's run goes on: to interrupt it would let a client stop other people's code where it likes.
                     if ticket.expires_at <= now and not ticket.settled and cast(Exchange, ticket).stream is None:
                         self._expire(ticket, now)
+        self._stop_deserted()
         self._update_room(self.queue.size_bytes // (self.queue.count or 1))
+
+    def _sent_frames(self) -> list[tuple[Scorer, Flight, dict[int, Ticket]]]:
+        """Everything that scorers have, frame by frame."""
+        return [
+            *((scorer, flight, scorer.in_flight) for scorer, flight in self._flights.items()),
+            *((scorer, flight, scorer.ahead) for scorer, flight in self._ahead.items()),
+        ]
+
+    def _stop_deserted(self) -> None:
+        """Where a scorer has a frame of which no request is waited for any more, it gives it up if it can."""
+        self._look_scheduled = False
+        for scorer, flight, frame in self._sent_frames():
+            if not flight.stopped and all(ticket.settled for ticket in frame.values()) and scorer.stop(frame):
+                flight.stopped = True
+                self._metrics.runs_stopped += 1
 
     def _expire(self, ticket: Ticket, now: float) -> None:
         if ticket.expires_at <= now:
@@ -299,7 +368,8 @@ class Scoring:
 
     def _forecast(self, size_bytes: int, now: float) -> Forecast:
         line = Line(self.queue.count, self.queue.size_bytes, self._idle_seats())
-        return forecast(self.cost, self._frame_limits, line, self._flights.values(), size_bytes, now)
+        flights = {**self._flights, **self._ahead}.values() if self._ahead else self._flights.values()
+        return forecast(self.cost, self._frame_limits, line, flights, size_bytes, now)
 
     def _idle_seats(self) -> int:
         """How many more scorers may be given something now."""

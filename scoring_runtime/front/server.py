@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import resource
@@ -13,11 +14,12 @@ from typing import Any
 
 from .. import __version__, openapi
 from ..errors import Overloaded, ScorerStartError
+from ..pool import gpus
 from ..pool.launch import LaunchPlan
 from ..pool.pool import Pool
 from ..scorer import frames
 from ..settings import Settings
-from ..telemetry import insights, records, sink
+from ..telemetry import insights, nvml, records, sink
 from ..telemetry.metrics import Metrics
 from ..telemetry.rejections import Rejections
 from ..telemetry.requests import RequestLog, describe
@@ -100,11 +102,12 @@ class Server:
         self.connections: set[Connection] = set()
         self.max_connections = settings.max_connections
         self._ended = asyncio.Event()  # a connection or a scorer has
+        assert settings.scorers, "0 is for pool.gpus.allot to decide"
         self.scoring = Scoring(settings, self.metrics, loop, self.connections)
         self.pool = Pool(
             plan,
             settings.scorers,
-            settings.start_timeout_s,
+            settings.load_timeout_s,
             loop,
             first_boot=first_boot,
             on_idle=self._on_idle,
@@ -120,6 +123,8 @@ class Server:
         )
         self.scoring.attach(self.pool)
         self._on_boot_failed = on_boot_failed
+        self._plan = plan
+        self._gpu_monitor: nvml.GpuMonitor | None = None
         self.control = ControlPlane()
         self._own_documents = dict(own_documents or {})
         self._listeners: list[asyncio.Server] = []
@@ -149,6 +154,9 @@ class Server:
             )
         self._tick()
         self.pool.start()
+        if gpus.are_of_interest(str(self._plan.hello.get("engine")), self.settings):
+            choose = functools.partial(gpus.of_server, self._plan.gpus, self._plan.environ)
+            self._gpu_monitor = nvml.GpuMonitor(choose)
 
     async def drain(self, grace_s: float) -> None:
         """Say not ready, accept for `grace_s` more, then finish what is under way, and end the scorers."""
@@ -180,6 +188,8 @@ class Server:
         for connection in list(self.connections):
             connection.transport.abort()
         self.control.close()
+        if self._gpu_monitor is not None:
+            self._gpu_monitor.close()
         if self._ticker is not None:
             self._ticker.cancel()
         if self.insights is not None:
@@ -318,7 +328,7 @@ class Server:
         if wanted_headers != self.scoring.wanted_headers:
             self.scoring.wanted_headers = wanted_headers
             self.known_heads.clear()  # what is kept of them depends on it
-        self.scoring.cost.stacks = self.pool.info.get("batchable") is True
+        self.scoring.adopt(self.pool.info)
         if not self._announced_ready and self.pool.ready:
             self._announced_ready = True
             self._announce()
@@ -365,7 +375,8 @@ class Server:
         settings = self.settings
         own = ("scoring-runtime", __version__)
         identity = own if settings.server_identity else (settings.service_name, settings.service_version)
-        return Snapshot(dict(self.pool.info), self.documents(), self.metrics.copy(), gauges, identity)
+        readings = self._gpu_monitor.readings() if self._gpu_monitor is not None else ()
+        return Snapshot(dict(self.pool.info), self.documents(), self.metrics.copy(), gauges, readings, identity)
 
     def documents(self) -> dict[str, openapi.Document]:
         """The OpenAPI documents that can be had, by version."""

@@ -17,5 +17,12 @@ def load(hello: dict[str, Any]) -> Any:
     return engine.load(hello)
 
 
+def serve(*given: Any) -> None:
+    """Answer frames, as `loop.serve`."""
+    from scoring_runtime.onnx import pipeline
+
+    pipeline.serve(*given)
+
+
 if __name__ == "__main__":
-    sys.exit(loop.main(load, sys.argv[1:]))
+    sys.exit(loop.main(load, sys.argv[1:], serve))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from . import exactness
 from .dtypes import BY_NAME, Array, Tolerance
 from .tensors import Output, Tensor
 
@@ -26,22 +27,30 @@ def signature(arrays: Sequence[Array]) -> Signature | None:
 
     Types need no mention: they are the model's, the same for all.
     """
-    if len(arrays) == 1:
-        return (arrays[0].shape[1:],)
-    if len({array.shape[0] for array in arrays}) != 1:
+    if len(arrays) > 1 and len({array.shape[0] for array in arrays}) != 1:
         return None
+    return shapes(arrays)
+
+
+def shapes(arrays: Sequence[Array]) -> Signature:
+    """The shapes of a row."""
     return tuple([array.shape[1:] for array in arrays])
 
 
-def chunks(rows: Sequence[int], most_rows: int) -> Iterator[slice]:
-    """Cut requests of so many rows into runs of at most `most_rows`, in order; a larger request is a run by itself."""
-    first = total = 0
+def chunks(rows: Sequence[int], most_rows: Callable[[], int]) -> Iterator[slice]:
+    """Cut requests of so many rows into runs, in order; a request larger than a run may be is a run by itself.
+
+    most_rows: how many rows a run may hold. It is asked when the run before has been taken.
+    """
+    first = total = bound = 0
     for number, count in enumerate(rows):
-        if total and total + count > most_rows:
+        if total and total + count > bound:
             yield slice(first, number)
             first, total = number, 0
+        if not total:
+            bound = most_rows()
         total += count
-    if total:
+    if first < len(rows):
         yield slice(first, len(rows))
 
 
@@ -100,10 +109,13 @@ def why_not_declared(inputs: Sequence[Tensor], outputs: Sequence[Output]) -> str
     return None
 
 
-def why_not_proved(run: Run, samples: Sequence[Sequence[Array]], outputs: Sequence[Output]) -> str | None:
+def why_not_proved(
+    run: Run, samples: Sequence[Sequence[Array]], outputs: Sequence[Output], inexact: Tolerance | None = None
+) -> str | None:
     """Why stacked samples do not score as each alone; None when f(a‖b) = f(a)‖f(b) held for all of them.
 
-    The samples must be of equal signature and should differ in scale and in their number of rows.
+    The samples must be of equal signature and should differ in scale and in their number of rows. inexact: as in
+    tolerance_of.
     """
     alone = [run(sample) for sample in samples]
     rows = [len(sample[0]) for sample in samples]
@@ -115,18 +127,29 @@ def why_not_proved(run: Run, samples: Sequence[Sequence[Array]], outputs: Sequen
             stacked = run(stack([samples[number] for number in order]))
             for number, part in zip(order, split(stacked, [rows[number] for number in order]), strict=True):
                 for output, one, other in zip(outputs, part, alone[number], strict=True):
-                    if not same(one, other, _tolerance(output)):
-                        return f"output {output.name!r} differs when rows are stacked{_by_how_much(one, other)}"
+                    if (text := difference(output, one, other, inexact)) is not None:
+                        return f"output {output.name!r} differs when rows are stacked{text}"
     except RowsError as error:
         return str(error)
     return None
 
 
-def _tolerance(output: Output) -> Tolerance | None:
-    return output.dtype.tolerance if isinstance(output, Tensor) else BY_NAME["float32"].tolerance
+def difference(output: Output, one: Any, other: Any, inexact: Tolerance | None = None) -> str | None:
+    """By how much two values of an output differ, as far as that can be said; None when they agree."""
+    return None if same(one, other, tolerance_of(output, inexact)) else by_how_much(one, other)
 
 
-def _by_how_much(one: Any, other: Any) -> str:
+def tolerance_of(output: Output, inexact: Tolerance | None = None) -> Tolerance | None:
+    """How far floats of an output may differ; None where values are equal or they are not.
+
+    inexact: what the provider needs, where that is more than the type.
+    """
+    of_type = output.dtype.tolerance if isinstance(output, Tensor) else BY_NAME["float32"].tolerance
+    return of_type and exactness.wider(of_type, inexact)
+
+
+def by_how_much(one: Any, other: Any) -> str:
+    """The largest difference of two arrays of floats, in words; nothing where it cannot be said."""
     if not (isinstance(one, np.ndarray) and isinstance(other, np.ndarray)):
         return ""
     if one.shape != other.shape or one.dtype.kind != "f" or not one.size:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 
 def parse_cpu_max(text: str) -> float | None:
@@ -37,25 +38,58 @@ def parse_groups(text: str) -> dict[str, str]:
     return groups
 
 
+class Mount(NamedTuple):
+    """Where control groups that can limit CPUs are to be seen."""
+
+    version: int
+    root: str
+    """The group that lies at `point`: in a container often its own, though the paths of groups begin above it."""
+    point: str
+
+
+USUAL_MOUNTS = (Mount(2, "/", "/sys/fs/cgroup"), Mount(1, "/", "/sys/fs/cgroup/cpu"))
+"""Looked at in any case: a container may show files there that are no mount of control groups."""
+
+
+def parse_mounts(text: str) -> list[Mount]:
+    """The mounts that count, from `/proc/self/mountinfo`."""
+    mounts = []
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        place, kind = before.split(), after.split()
+        if len(place) < 5 or len(kind) < 3:
+            continue
+        if kind[0] == "cgroup2":
+            mounts.append(Mount(2, place[3], place[4]))
+        elif kind[0] == "cgroup" and "cpu" in kind[2].split(","):
+            mounts.append(Mount(1, place[3], place[4]))
+    return mounts
+
+
 def quota(root: Path = Path("/")) -> float | None:
     """The least CPU quota over the process's control group and all above it; None when nothing limits it."""
     groups = parse_groups(_read(root / "proc/self/cgroup"))
-    mount = root / "sys/fs/cgroup"
-    grants = [parse_cpu_max(_read(folder / "cpu.max") or "max") for folder in _upwards(mount, groups.get("", "/"))]
-    grants += [
-        parse_cfs(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
-        for folder in _upwards(mount / "cpu", groups.get("cpu", "/"))
-    ]
+    grants = []
+    for mount in {*parse_mounts(_read(root / "proc/self/mountinfo")), *USUAL_MOUNTS}:
+        point = root / mount.point.lstrip("/")
+        for folder in _upwards(point, mount.root, groups.get("" if mount.version == 2 else "cpu", "/")):
+            if mount.version == 2:
+                grants.append(parse_cpu_max(_read(folder / "cpu.max") or "max"))
+            else:
+                grants.append(parse_cfs(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")))
     return min((grant for grant in grants if grant is not None), default=None)
 
 
-def _upwards(mount: Path, group: str) -> Iterator[Path]:
-    """The group's folder and those above it. In a container the path may name folders that only the host sees."""
-    path = PurePosixPath(group.lstrip("/"))
+def _upwards(point: Path, root: str, group: str) -> Iterator[Path]:
+    """The group's folder and those above it, down to where `root` is mounted. The path may name folders that only the host sees."""
+    path = PurePosixPath(group)
+    if path.is_relative_to(root):
+        path = path.relative_to(root)
     if ".." not in path.parts:  # a group outside the container's own view
-        yield mount / path
-        yield from (mount / parent for parent in path.parents)
-    yield mount
+        path = PurePosixPath(str(path).lstrip("/"))
+        yield point / path
+        yield from (point / parent for parent in path.parents)
+    yield point
 
 
 def _read(path: Path) -> str:
@@ -75,9 +109,15 @@ def by_affinity() -> int:
 def threads(asked: int, scorers: int, affinity: int, granted: float | None) -> int:
     """Threads for one of `scorers` processes: as asked, or for 0 an even share of what is usable, at least one.
 
-    Rounded down: a thread more than the quota pays for is throttled, and the others of a run then wait for it.
+    Rounded down: a thread more than the quota pays for is throttled, and the others of a run then wait for it. What is left
+    over goes to nobody: of 3 CPUs and 2 scorers, each has one thread, and the third CPU is the front's. With a thread more
+    one scorer would be faster than the other, while the front predicts both by one cost.
     """
     if asked > 0:
         return asked
-    usable = affinity if granted is None else min(affinity, granted)
-    return max(1, int(usable / max(1, scorers)))
+    return max(1, int(usable(affinity, granted) / max(1, scorers)))
+
+
+def usable(affinity: int, granted: float | None) -> float:
+    """CPUs that there are in all."""
+    return affinity if granted is None else min(affinity, granted)

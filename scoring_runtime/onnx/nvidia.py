@@ -16,9 +16,7 @@ def why_hidden(environ: Mapping[str, str]) -> str | None:
     # CUDA reads the list up to the first entry that is no device.
     if visible is not None and visible.split(",")[0].strip() in ("", "-1", "NoDevFiles", "none", "void"):
         return f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU: unset it, or name one"
-    given = environ.get("NVIDIA_VISIBLE_DEVICES")
-    if given in ("void", "none"):
-        return f"NVIDIA_VISIBLE_DEVICES={given} gives this container no GPU: set it to all, or name one"
+    # NVIDIA_VISIBLE_DEVICES speaks to the container's runtime: it is `void` in containers that get their GPUs by CDI.
     return None
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from scoring_runtime import providers
 
+from . import profiles
+
 
 @dataclass(frozen=True)
 class SessionPlan:
@@ -22,8 +24,17 @@ class SessionPlan:
     graph_optimization: str = "all"
     cache_dir: Path | None = None
     """Where optimised models and engines are kept; None for nowhere."""
+    cache_dir_is_named: bool = False
+    """Somebody asked for that folder, and is told when it cannot be used."""
     gpu_memory_mb: int = 0
     """Of the arena; 0 for no limit."""
+    most_rows: int = 128
+    """Of a run, padding included."""
+    tensorrt_build: str = "wait"
+    """As in the settings."""
+    batch_buckets: str = "auto"
+    cuda_graphs: str = "auto"
+    max_batch_size: int = 128
 
 
 def read(hello: dict[str, Any], threads: int) -> SessionPlan:
@@ -37,5 +48,11 @@ def read(hello: dict[str, Any], threads: int) -> SessionPlan:
         options=providers.parse_options(hello.get("provider_option", "")),
         graph_optimization=hello.get("graph_optimization", "all"),
         cache_dir=Path(cache_dir) if cache_dir else None,
+        cache_dir_is_named=hello.get("cache_dir_is_named", False),
         gpu_memory_mb=hello.get("gpu_memory_mb", 0),
+        most_rows=profiles.most_rows(hello.get("max_batch_size", 128), hello.get("batch_buckets", "auto")),
+        tensorrt_build=hello.get("tensorrt_build", "wait"),
+        batch_buckets=hello.get("batch_buckets", "auto"),
+        cuda_graphs=hello.get("cuda_graphs", "auto"),
+        max_batch_size=hello.get("max_batch_size", 128),
     )

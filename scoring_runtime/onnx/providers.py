@@ -10,11 +10,15 @@ from typing import Any, TypeVar
 from scoring_runtime.providers import AUTO, PROVIDERS, options_of
 from scoring_runtime.scorer.loop import LoadError
 
+from . import exactness
+from .dtypes import Tolerance
 from .plan import SessionPlan
 
 _Opened = TypeVar("_Opened")
 _LONGEST_LIST = 8
 _LONGEST_TEXT = 2000
+MOST_FEW = 0.5
+"""`auto` takes no provider that runs a smaller part of a model's nodes."""
 
 
 class UnusableError(Exception):
@@ -49,6 +53,8 @@ class Placement:
     """The same, for a person."""
     degraded: str | None = None
     """Why it does not run where it should."""
+    tolerance: Tolerance | None = None
+    """How far floats may differ between runs there; None where the tolerance of their type is enough."""
 
 
 def place(
@@ -78,9 +84,16 @@ def place(
             # `auto` asks for what suits the model and the machine.
             (remarks if automatic and isinstance(error, UnsuitableError) else reasons).append(why)
             continue
+        counts = count(nodes, name)
+        if automatic and counts[name] < MOST_FEW * len(nodes):
+            # Each value that goes to and fro is copied, and what is dear may be what stays on the CPU.
+            remarks.append(f"{name}: it can run only {counts[name]} of the {len(nodes)} nodes of this model")
+            del session  # never two of them in memory
+            continue
         summary = _line("; ".join([summarise(nodes, name), *remarks]))
         degraded = _line(f"runs on {name}; {'; '.join(reasons)}") if reasons else None
-        return session, Placement(count(nodes, name), summary, degraded)
+        inexact = exactness.of_provider(name, options(name, plan))
+        return session, Placement(counts, summary, degraded, None if inexact is None else inexact[0])
     raise AssertionError("the CPU is the last of them: it opens the session or raises LoadError")
 
 

@@ -13,10 +13,22 @@ class Runner(Protocol):
 
     inputs: list[Tensor]
     outputs: list[Output]
-    providers: list[str]
-    """Those that really run, best first, by ONNX Runtime's names."""
     threads: int
-    placement: Placement
+
+    @property
+    def providers(self) -> list[str]:
+        """Those that really run, best first, by ONNX Runtime's names."""
+
+    @property
+    def placement(self) -> Placement:
+        """Where its nodes are, and whether that is where they should be."""
 
     def run(self, arrays: Sequence[Array]) -> list[Any]:
         """The outputs for these inputs, both in the model's order. RunRefusedError or RunError when there are none."""
+
+    def stop(self) -> None:
+        """Let the run that is under way, if any, end early with RunStoppedError. Called from another thread.
+
+        It may come just before that run begins, or between two runs that are one to the caller, and be lost: the caller
+        repeats it until the run has ended.
+        """

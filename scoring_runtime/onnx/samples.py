@@ -4,8 +4,8 @@ A declaration says little of what a model accepts: a tensor of int64 may hold to
 rate, and a free axis may demand a multiple of 32. So there are several guesses, to be tried in order until one runs.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,6 +32,8 @@ class Guess:
     inputs: Sequence[Tensor]
     free_size: int
     integers: str
+    usual: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Sizes by input, where somebody has said them: they are taken in place of `free_size`."""
 
     @property
     def varied(self) -> bool:
@@ -45,20 +47,31 @@ class Guess:
     def make(self, rows: int, seed: int, scale: tuple[float, float] = SCALES[0]) -> list[Array]:
         """Inputs of `rows` rows. The same arguments make the same inputs."""
         random = np.random.default_rng(seed)
-        return [self._fill(tensor, rows, random, scale) for tensor in self.inputs]
+        return [self._fill(tensor, self.shape(tensor, rows), random, scale) for tensor in self.inputs]
+
+    def fill(
+        self, shapes: Mapping[str, tuple[int, ...]], seed: int, scale: tuple[float, float] = SCALES[0]
+    ) -> list[Array]:
+        """Inputs of these shapes by name, and of one row where none is given."""
+        random = np.random.default_rng(seed)
+        return [self._fill(each, shapes.get(each.name) or self.shape(each, 1), random, scale) for each in self.inputs]
 
     def shape(self, tensor: Tensor, rows: int) -> tuple[int, ...]:
         batch = {each.shape[0] for each in self.inputs if each.shape and isinstance(each.shape[0], str)}
+        usual = self.usual.get(tensor.name, ())
 
         def size_of(axis: int, size: Size) -> int:
             if isinstance(size, int):
                 return size
-            return rows if axis == 0 or size in batch else self.free_size
+            if axis == 0 or size in batch:
+                return rows
+            return usual[axis] if usual else self.free_size
 
         return tuple([size_of(axis, size) for axis, size in enumerate(tensor.shape or ())])
 
-    def _fill(self, tensor: Tensor, rows: int, random: np.random.Generator, scale: tuple[float, float]) -> Array:
-        shape = self.shape(tensor, rows)
+    def _fill(
+        self, tensor: Tensor, shape: tuple[int, ...], random: np.random.Generator, scale: tuple[float, float]
+    ) -> Array:
         if tensor.dtype.kind == "f":
             # Few digits: read well in an example, and are the same number in every width of float.
             return random.uniform(*scale, shape).round(2).astype(tensor.dtype.array)
@@ -69,13 +82,13 @@ class Guess:
         return random.integers(*_range_of(self.integers, tensor.name), shape).astype(tensor.dtype.array)
 
 
-def guesses(inputs: Sequence[Tensor]) -> Iterator[Guess]:
-    """What to try, likeliest first. None for shapes that are too large to try."""
+def guesses(inputs: Sequence[Tensor], usual: Mapping[str, tuple[int, ...]] | None = None) -> Iterator[Guess]:
+    """What to try, likeliest first. None for shapes that are too large to try. usual: as in Guess."""
     integers = INTEGERS if any(tensor.dtype.kind in "iu" for tensor in inputs) else INTEGERS[:1]
     seen = set()
     for free_size in FREE_SIZES:
         for family in integers:
-            guess = Guess(inputs, free_size, family)
+            guess = Guess(inputs, free_size, family, usual or {})
             shapes = tuple([guess.shape(tensor, 1) for tensor in inputs])
             cells = sum(float(np.prod(shape, dtype=np.float64)) for shape in shapes)
             if (shapes, family) not in seen and cells <= MOST_CELLS:

@@ -1,38 +1,25 @@
-"""The ONNX Runtime session: opening it, running it, and what its errors mean. The only module that imports onnxruntime."""
+"""The ONNX Runtime session: running it, and what its errors mean."""
 
-import contextlib
 import ctypes
-import errno
-import importlib.util
-import io
-import logging
-import mmap
-import os
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from scoring_runtime.providers import PROVIDERS
-from scoring_runtime.scorer.loop import LoadError
-
-from . import accelerators, external_data, model_file, nvidia, providers
+from . import buckets, pinned
 from .dtypes import BY_NAME, BY_ONNX_TYPE, Array, bfloat16_bits, bfloat16_values
-from .plan import SessionPlan
+from .providers import Placement
 from .tensors import Output, Sequential, Size, Tensor
 
 VERSION: str = onnxruntime.__version__
 
 _BFLOAT16 = BY_NAME["bfloat16"]
 _ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
-_LOG_FATAL_ONLY = 4
-_ONNXRUNTIME_FOLDER = Path(onnxruntime.__file__).parent
-_OPENVINO = "onnxruntime_ep_openvino"
-_log = logging.getLogger(__name__)
+_CUDA = "CUDAExecutionProvider"
+_ON_CUDA = (_CUDA, "TensorrtExecutionProvider")
 
 
 class RunError(Exception):
@@ -43,6 +30,22 @@ class RunRefusedError(RunError):
     """The inputs are at fault. The text is for the client."""
 
 
+class OutOfMemoryError(RunError):
+    """The run did not fit into memory. The text is for the log."""
+
+
+class RunStoppedError(RunError):
+    """It was told to stop: nobody waits for it. Not to be run again in another way."""
+
+
+class DeviceLostError(Exception):
+    """The GPU does not run anything for this process any more. It ends the scorer; a new one may find the GPU well."""
+
+
+NO_GRAPH = -1
+"""In the place of a graph's number: nothing is captured, nothing is replayed."""
+
+
 class Session:
     """A loaded model."""
 
@@ -51,7 +54,8 @@ class Session:
         session: onnxruntime.InferenceSession,
         shapes: dict[str, tuple[Size, ...] | None],
         threads: int,
-        placement: providers.Placement,
+        placement: Placement,
+        optimized_cache: str = "",
     ) -> None:
         self._session = session
         self.inputs = [_input(argument, shapes) for argument in session.get_inputs()]
@@ -59,27 +63,67 @@ class Session:
         self.providers: list[str] = session.get_providers()
         self.threads = threads
         self.placement = placement
+        self.optimized_cache = optimized_cache
+        """Whether it came from the cache: "hit", "stored", or "off: REASON"."""
+        self._running = onnxruntime.RunOptions()  # of the present run, or of the last one
         self._input_names = [tensor.name for tensor in self.inputs]
         self._output_names = [output.name for output in self.outputs]
         self._by_ort_values = any(
             isinstance(tensor, Tensor) and tensor.dtype is _BFLOAT16 for tensor in (*self.inputs, *self.outputs)
         )
+        options = session.get_provider_options().get(_CUDA, {}) if self.providers[0] in _ON_CUDA else None
+        self.device, self._device_id = ("cpu", 0) if options is None else ("cuda", int(options.get("device_id", 0)))
+        """Where a binding's memory is: cpu or cuda."""
+        self.captures = options is not None and options.get("enable_cuda_graph") == "1"
+        """Whether runs can be captured in CUDA graphs. Then all runs must come from one thread."""
 
     def run(self, arrays: Sequence[Array]) -> list[Any]:
         """The outputs for these inputs, both in the model's order. RunRefusedError or RunError when there are none."""
+        options = self._run_options()
         try:
             if self._by_ort_values:
-                return self._run_ort_values(arrays)
+                return self._run_ort_values(arrays, options)
             outputs: list[Any] = self._session.run(
-                self._output_names, dict(zip(self._input_names, arrays, strict=True))
+                self._output_names, dict(zip(self._input_names, arrays, strict=True)), options
             )
             return outputs
-        except native.InvalidArgument as error:
-            raise RunRefusedError(_reason(str(error))) from error
         except Exception as error:  # whatever a kernel raises is this request's end, not the scorer's
-            raise RunError(f"{type(error).__name__}: {error}") from error
+            raise _run_error(error, options) from error
 
-    def _run_ort_values(self, arrays: Sequence[Array]) -> list[Any]:
+    def bind(self, arrays: Sequence[Array], outputs: Sequence[Any], graph: int = NO_GRAPH) -> "Binding | None":
+        """Fixed memory for runs of inputs and outputs as these; None where the model's types do not allow it.
+
+        graph: the number of the CUDA graph that the runs are captured in. RunError when there is no memory for it.
+        """
+        tensors = (*self.inputs, *self.outputs)
+        if self._by_ort_values or not all(isinstance(each, Tensor) and each.dtype.kind != "O" for each in tensors):
+            return None
+        try:
+            ends = (self._input_names, arrays), (self._output_names, outputs)
+            return Binding(self._session, *ends, (self.device, self._device_id), lambda: self._run_options(graph))
+        except Exception as error:  # mostly, that there is no memory left
+            raise _run_error(error) from error
+
+    def release_graph(self, graph: int) -> None:
+        """Let go of a captured graph, and of the memory that it holds. RunError when it stays."""
+        try:
+            self._session.release_captured_graph(graph)
+        except Exception as error:  # as in run
+            raise _run_error(error) from error
+
+    def _run_options(self, graph: int = NO_GRAPH) -> onnxruntime.RunOptions:
+        """For one run, each its own: a late stop hits no other run."""
+        options = self._running = onnxruntime.RunOptions()
+        if self.captures:
+            # Without a number a session that can capture would take a run of any shape for graph 0.
+            options.add_run_config_entry("gpu_graph_id", str(graph))
+        return options
+
+    def stop(self) -> None:
+        """Let the run that is under way end before its next node, with RunStoppedError. Called from another thread."""
+        self._running.terminate = True
+
+    def _run_ort_values(self, arrays: Sequence[Array], options: onnxruntime.RunOptions) -> list[Any]:
         """A run of a model with bfloat16 inputs or outputs: numpy has no such type, so the bits travel by themselves."""
         feed = {}
         for tensor, array in zip(self.inputs, arrays, strict=True):
@@ -89,9 +133,8 @@ class Session:
             else:
                 feed[tensor.name] = onnxruntime.OrtValue.ortvalue_from_numpy(array)
         outputs = []
-        for output, value in zip(
-            self.outputs, self._session.run_with_ort_values(self._output_names, feed), strict=True
-        ):
+        values = self._session.run_with_ort_values(self._output_names, feed, options)
+        for output, value in zip(self.outputs, values, strict=True):
             if isinstance(output, Tensor) and output.dtype is _BFLOAT16:
                 shape = value.shape()
                 size = int(np.prod(shape, dtype=np.int64))
@@ -103,165 +146,104 @@ class Session:
         return outputs
 
 
-def open_session(plan: SessionPlan) -> Session:
-    """Load a model; LoadError, with one message that names file, cause and cure, when that cannot be done."""
-    path = plan.path
-    shapes = _inspect(path)
-    dynamic = any(shape is None or not all(isinstance(size, int) for size in shape) for shape in shapes.values())
-    # What ONNX Runtime says of providers that do not load, on stderr: we say it better.
-    onnxruntime.set_default_logger_severity(_LOG_FATAL_ONLY)
-    machine = providers.Machine(_available(), nvidia.why_no_gpu(os.environ))
-    session, placement = providers.place(plan, machine, lambda name: _open_on(name, plan, dynamic))
-    try:
-        return Session(session, shapes, plan.threads, placement)
-    except _UnservableError as error:
-        raise LoadError(f"{path}: {error}") from error
+class Binding:
+    """Memory of fixed place for the inputs and outputs of runs of one shape, on the device where the model runs."""
 
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        inputs: tuple[Sequence[str], Sequence[Array]],
+        outputs: tuple[Sequence[str], Sequence[Array]],
+        device: tuple[str, int],
+        options: Callable[[], onnxruntime.RunOptions],
+    ) -> None:
+        self._session = session
+        self._options = options
+        self._on_cpu = device[0] == "cpu"
+        self._binding = session.io_binding()
+        self._inputs: list[onnxruntime.OrtValue] = []
+        self._staged: list[Array] = []
+        self._outputs: list[onnxruntime.OrtValue] = []
+        for name, array in zip(*inputs, strict=True):
+            value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type, *device)
+            self._binding.bind_ortvalue_input(name, value)
+            self._inputs.append(value)
+            # On a CPU the memory is written in place, otherwise from there.
+            self._staged.append(value.numpy() if self._on_cpu else _host_memory(array))
+        for name, array in zip(*outputs, strict=True):
+            value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type, *device)
+            self._binding.bind_ortvalue_output(name, value)
+            self._outputs.append(value)
 
-def _available() -> list[str]:
-    """The providers that this installation has, by our names; whether they work is another question."""
-    built_in = onnxruntime.get_available_providers()
-    plugins = {"openvino"} if importlib.util.find_spec(_OPENVINO) is not None else set()
-    return [each.name for each in PROVIDERS.values() if each.onnx_name in built_in or each.name in plugins]
-
-
-def _open_on(name: str, plan: SessionPlan, dynamic: bool) -> tuple[onnxruntime.InferenceSession, list[tuple[str, str]]]:
-    """A session on one provider, and for each node its provider and operator. As providers.place() asks for it."""
-    options = _options(plan, dynamic)
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    given: list[tuple[str, dict[str, str]]] | None = None
-    if name == "openvino":
-        _add_openvino(options, plan)
-    else:
-        _check_usable(name)
-        given = providers.session_providers(name, plan)
-    try:
-        session = onnxruntime.InferenceSession(str(plan.path), options, providers=given, enable_fallback=0)
-    except Exception as error:  # every reason not to load is one message
-        raise _why_not_opened(name, plan, error) from error
-    session.disable_fallback()  # else a failed run would build the session anew on the CPU, under traffic
-    assigned = session.get_provider_graph_assignment_info()
-    nodes = [(group.ep_name, node.op_type) for group in assigned for node in group.get_nodes()]
-    providers.check_runs(
-        name, session.get_providers(), nodes, lambda: accelerators.why_not_loaded(name, _ONNXRUNTIME_FOLDER)
-    )
-    return session, nodes
-
-
-def _why_not_opened(name: str, plan: SessionPlan, error: Exception) -> Exception:
-    """What to raise for an error of ONNX Runtime's: another provider may do, but an option that is refused is one to mend."""
-    chain = ("tensorrt", "cuda") if name == "tensorrt" else (name,)
-    refused = providers.refused_option(str(error), {each: providers.options(each, plan) for each in chain})
-    if refused is not None:
-        return providers.WrongOptionError(f"the provider option {refused} is refused: {_reason(str(error))}")
-    if name == "cpu":
-        return LoadError(f"{plan.path}: {_why_not_loaded(error)}")
-    return providers.UnusableError(_why_not_loaded(error))
-
-
-def _check_usable(name: str) -> None:
-    """UnusableError where something that the provider needs is missing; what it needs is loaded."""
-    why = accelerators.why_absent(name, _available(), VERSION)
-    if why is None and PROVIDERS[name].gpu:
-        said = io.StringIO()  # it prints what it does not find; our own check says more
-        with contextlib.redirect_stdout(said):
-            onnxruntime.preload_dlls()
-        _log.debug("preload_dlls: %s", " ".join(said.getvalue().split()) or "found everything")
-        why = accelerators.why_unusable(name, _ONNXRUNTIME_FOLDER, VERSION)
-    if why is not None:
-        raise providers.UnusableError(why)
-    if PROVIDERS[name].gpu and (missing := accelerators.why_partly_unusable(_ONNXRUNTIME_FOLDER)):
-        _log.warning("models with convolutions, recurrent layers or FFTs will not run on CUDA: %s", missing)
-
-
-def _add_openvino(options: onnxruntime.SessionOptions, plan: SessionPlan) -> None:
-    """Make a session run on OpenVINO's plugin; UnusableError where it offers no device of the type asked for."""
-    why = accelerators.why_absent("openvino", _available(), VERSION)
-    if why is not None:
-        raise providers.UnusableError(why)
-    import onnxruntime_ep_openvino
-
-    onnx_name = PROVIDERS["openvino"].onnx_name
-    if not _devices(onnx_name):
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """The outputs for these inputs, which may have fewer rows than the memory: they are padded. As Session.run."""
+        options = self._options()
         try:
-            onnxruntime.register_execution_provider_library(onnx_name, onnxruntime_ep_openvino.get_library_path())
-        except Exception as error:
-            raise providers.UnusableError(f"its plugin does not load: {_reason(str(error))}") from error
-    wanted = providers.options("openvino", plan)
-    devices = _devices(onnx_name)
-    chosen = [each for each in devices if each.ep_metadata.get("ov_device") == wanted["device_type"]]
-    if not chosen:
-        offered = ", ".join(each.ep_metadata.get("ov_device", "?") for each in devices) or "none"
-        raise providers.UnsuitableError(
-            f"OpenVINO offers no device {wanted['device_type']} on this machine, but {offered}"
-        )
-    given = plan.options.get("openvino", {})
-    options.add_provider_for_devices(chosen[:1], providers.openvino_options(wanted, given))
+            rows = len(arrays[0])
+            for value, staged, array in zip(self._inputs, self._staged, arrays, strict=True):
+                buckets.fill(staged, array)
+                if not self._on_cpu:
+                    value.update_inplace(staged)
+            self._binding.synchronize_inputs()
+            self._session.run_with_iobinding(self._binding, options)
+            self._binding.synchronize_outputs()
+            # The next run writes into the same memory. From a device `numpy` copies; on a CPU it only looks.
+            return [value.numpy()[:rows].copy() if self._on_cpu else value.numpy()[:rows] for value in self._outputs]
+        except Exception as error:  # as in Session.run
+            raise _run_error(error, options) from error
 
 
-def _devices(onnx_name: str) -> list[Any]:
-    return [each for each in onnxruntime.get_ep_devices() if each.ep_name == onnx_name]
+def _host_memory(like: Array) -> Array:
+    """Where an input is written before it is copied to a device: pinned, if that is to be had."""
+    memory = pinned.empty(like.shape, like.dtype)
+    return np.empty_like(like) if memory is None else memory
 
 
-def _inspect(path: Path) -> dict[str, tuple[Size, ...] | None]:
-    """Look at the file before ONNX Runtime does. The declared shapes of its inputs."""
-    try:
-        with path.open("rb") as file:
-            if not file.seek(0, 2):
-                raise LoadError(f"{path}: the file is empty: copy the model again, or fetch it with git lfs pull")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as model:
-                refused = external_data.why_refused(path, model_file.external_tensors(model))
-                shapes = model_file.declared_shapes(model)
-    except FileNotFoundError:
-        raise LoadError(f"{path}: there is no such file: check the path") from None
-    except OSError as error:
-        what = (
-            "is a folder, no file: name the model file in it"
-            if error.errno == errno.EISDIR
-            else f"cannot be read: {error.strerror}: check its permissions"
-        )
-        raise LoadError(f"{path}: {what}") from None
-    except model_file.MalformedModelError as error:
-        raise LoadError(f"{path}: {_NO_MODEL} ({error})") from None
-    if refused is not None:
-        raise LoadError(f"{path}: {refused}")
-    return shapes
+# ONNX Runtime's arenas, CUDA, cuBLAS and cuDNN, each in its own words.
+_OUT_OF_MEMORY = re.compile(
+    r"failed to allocate memory|smaller than requested bytes|out of memory|CUDA failure 2:|(?<!\w)bad_alloc"
+    r"|(CUBLAS|CUDNN|CUFFT)_\w*ALLOC(ATION)?_?FAILED",
+    re.IGNORECASE,
+)
 
 
-_LEVELS = {
-    "off": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
-    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-    "layout": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_LAYOUT,
-    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
-}
+def is_out_of_memory(text: str) -> bool:
+    """Whether an error of ONNX Runtime says that there was no memory left."""
+    return _OUT_OF_MEMORY.search(text) is not None
 
 
-def _options(plan: SessionPlan, dynamic: bool) -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = plan.threads
-    options.graph_optimization_level = _LEVELS[plan.graph_optimization]
-    options.inter_op_num_threads = 1
-    # Spinning at 50 runs a second with 2 threads: 1.96 s of CPU in place of 0.44 s, for the same answers as fast.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    # By its bytes a file could pass for ONNX Runtime's own format, whose external data we do not inspect.
-    options.add_session_config_entry("session.load_model_format", "ONNX")
-    # A pattern is kept for each shape of the inputs that ever came.
-    options.enable_mem_pattern = not dynamic
-    # Errors reach us as exceptions; a line on stderr for each bad request would be the client's to write.
-    options.log_severity_level = _LOG_FATAL_ONLY
-    return options
+# Errors after which CUDA answers every call of a process with the same error: illegal access, launch timeout, assertion,
+# hardware, illegal instruction, misaligned address, launch failure, uncorrectable memory, contained or of NVLink, ...
+_DEVICE_LOST = re.compile(r"CUDA failure (214|220|226|70[029]|71[04-9])(?!\d)")
 
 
-class _UnservableError(Exception):
+def is_device_lost(text: str) -> bool:
+    """Whether an error of ONNX Runtime says that the GPU is lost to this process."""
+    return _DEVICE_LOST.search(text) is not None
+
+
+def _run_error(error: Exception, options: onnxruntime.RunOptions | None = None) -> RunError:
+    """What to raise for it; DeviceLostError is raised here."""
+    if is_device_lost(str(error)):
+        raise DeviceLostError(f"the GPU is lost to this process, which ends: {reason(str(error))}") from error
+    if options is not None and options.terminate:
+        return RunStoppedError("it was told to stop")
+    if isinstance(error, native.InvalidArgument):
+        return RunRefusedError(reason(str(error)))
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) or is_out_of_memory(text):
+        return OutOfMemoryError(reason(str(error)))
+    return RunError(text)
+
+
+class UnservableError(Exception):
     """An input or output that JSON cannot carry."""
 
 
 def _input(argument: Any, shapes: dict[str, tuple[Size, ...] | None]) -> Tensor:
     dtype = BY_ONNX_TYPE.get(argument.type)
     if dtype is None:
-        raise _UnservableError(_why_unservable("input", argument))
+        raise UnservableError(_why_unservable("input", argument))
     shape = tuple(argument.shape)
     # ONNX Runtime shows a scalar and an undeclared shape alike.
     return Tensor(argument.name, dtype, None if not shape and shapes.get(argument.name, ()) is None else shape)
@@ -272,7 +254,7 @@ def _output(argument: Any) -> Output:
     if dtype is not None:
         return Tensor(argument.name, dtype, tuple(argument.shape) or None)
     if argument.type.startswith("tensor") or not _SEQUENTIAL.fullmatch(argument.type):
-        raise _UnservableError(_why_unservable("output", argument))
+        raise UnservableError(_why_unservable("output", argument))
     return Sequential(argument.name, argument.type)
 
 
@@ -287,30 +269,7 @@ def _why_unservable(what: str, argument: Any) -> str:
     return f"{what} {argument.name!r} is no tensor but {argument.type}, which cannot be served: export the model with tensor {what}s"
 
 
-_NO_MODEL = "the file is no ONNX model, or a damaged one: copy or export it again"
-_UPDATE = "convert the model to the older version, or update onnxruntime"
-
-
-def _why_not_loaded(error: Exception) -> str:
-    """ONNX Runtime's reason not to load a model, as cause and cure."""
-    text = _reason(str(error))
-    if found := re.search(
-        r"Opset (\d+) is under development.*support for domain (\S+) is till opset (\d+)", text, re.DOTALL
-    ):
-        opset, domain, newest = found.groups()
-        return f"the model uses opset {opset} of {domain}; onnxruntime {VERSION} knows up to opset {newest}: {_UPDATE}"
-    if found := re.search(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)", text):
-        return (
-            f"the model has IR version {found[1]}; onnxruntime {VERSION} knows up to IR version {found[2]}: {_UPDATE}"
-        )
-    if isinstance(error, native.InvalidProtobuf) or "No graph was found" in text:
-        return _NO_MODEL
-    if isinstance(error, native.NotImplemented) or "not a registered function/op" in text or "No Op registered" in text:
-        return f"no provider implements an operator of the model ({text}): export it with standard operators"
-    return f"onnxruntime {VERSION} refuses the model: {text}: check it with onnx.checker, or export it again"
-
-
-def _reason(text: str) -> str:
+def reason(text: str) -> str:
     """The part of an ONNX Runtime message that means something outside of it: without codes, source files, functions."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
     text = re.sub(r"^.*Status Message: ", "", text, flags=re.DOTALL)

@@ -44,7 +44,7 @@ _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, since Linux 5.14
 class Block(frames.SharedBody):
     """A part of the arena: the place of one body. It is free again when nobody refers to it any more.
 
-    Whoever may still read it must therefore hold it. A scorer is spoken for by the tickets that it has (`in_flight`),
+    Whoever may still read it must therefore hold it. A scorer is spoken for by the tickets that it has (`in_flight`, `ahead`),
     which it keeps until its reply has come or its process is gone.
     """
 

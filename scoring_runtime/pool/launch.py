@@ -28,7 +28,7 @@ _SCORER = Path(__file__).resolve().parent.parent / "scorer" / "__main__.py"
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """Everything that is the same for every scorer of a server."""
+    """Everything about the scorers of a server: all that differs between them is their seat's GPU."""
 
     arguments: tuple[str, ...]
     environ: Mapping[str, str]
@@ -37,11 +37,13 @@ class LaunchPlan:
     preload: bool = False
     arena: Arena | None = None
     """Where the front puts large bodies; None for a scorer that is given none."""
+    gpus: tuple[str, ...] = ()
+    """UUID of each seat's GPU, the only one that its scorer sees; empty when scorers see what the server does."""
 
-    @property
-    def scorer_environ(self) -> Mapping[str, str]:
+    def scorer_environ(self, seat: int) -> Mapping[str, str]:
         """A script sees the environment as it was; a model runs in our interpreter, and so in our sealed environment."""
-        return os.environ if self.hello.get("engine") == "onnx" else self.environ
+        environ = os.environ if self.hello.get("engine") == "onnx" else self.environ
+        return {**environ, "CUDA_VISIBLE_DEVICES": self.gpus[seat]} if self.gpus else environ
 
     @property
     def target(self) -> str:
@@ -90,8 +92,11 @@ class Wires:
             os.close(self.outputs.pop())
 
 
-def plan(target: Target, settings: Settings, environ: Mapping[str, str]) -> LaunchPlan:
-    """How to start scorers for `target`. `environ` is the environment that the server was started with."""
+def plan(target: Target, settings: Settings, environ: Mapping[str, str], gpus: tuple[str, ...] = ()) -> LaunchPlan:
+    """How to start scorers for `target`.
+
+    environ: the environment that the server was started with. gpus: of each scorer, as `gpus.allot` says.
+    """
     hello: dict[str, Any] = {
         "engine": target.engine,
         "target": None if target.import_main else str(target.path),
@@ -108,12 +113,29 @@ def plan(target: Target, settings: Settings, environ: Mapping[str, str]) -> Laun
     }
     if target.engine == "onnx":
         hello |= {name: getattr(settings, name) for name in _ONNX_SETTINGS}
+        hello |= {"cache_dir": cache_dir(settings, environ), "cache_dir_is_named": settings.cache_dir is not None}
     scorer_environ = dict(environ)
     if settings.model_dir is not None:
         scorer_environ["AZUREML_MODEL_DIR"] = settings.model_dir
     if target.engine == "onnx":
-        return LaunchPlan((sys.executable, "-I", "-m", "scoring_runtime.onnx"), scorer_environ, hello, settings.preload)
-    return LaunchPlan((user_python(settings, environ), str(_SCORER)), scorer_environ, hello, settings.preload)
+        arguments: tuple[str, ...] = (sys.executable, "-I", "-m", "scoring_runtime.onnx")
+    else:
+        arguments = (user_python(settings, environ), str(_SCORER))
+    return LaunchPlan(arguments, scorer_environ, hello, settings.preload, gpus=gpus)
+
+
+def cache_dir(settings: Settings, environ: Mapping[str, str]) -> str | None:
+    """The folder that keeps what was built for a model: as set, else in the cache folder of the user who started the server.
+
+    None where it is switched off, or the user has none.
+    """
+    if settings.cache_dir is not None:
+        return None if settings.cache_dir.lower() == "off" else str(Path(settings.cache_dir).expanduser().absolute())
+    for variable, below in (("XDG_CACHE_HOME", ""), ("HOME", ".cache")):
+        folder = Path(environ.get(variable, ""))
+        if folder.is_absolute():  # the convention: a relative one is as good as none
+            return str(folder / below / "scoring-runtime")
+    return None
 
 
 def user_python(settings: Settings, environ: Mapping[str, str]) -> str:
@@ -143,11 +165,11 @@ def user_python(settings: Settings, environ: Mapping[str, str]) -> str:
 
 
 def launch(
-    plan: LaunchPlan, *, piped: bool = False, control: socket.socket | None = None
+    plan: LaunchPlan, *, seat: int = 0, piped: bool = False, control: socket.socket | None = None
 ) -> tuple["subprocess.Popen[bytes]", Wires]:
     """Start one scorer and say HELLO to it; ScorerStartError when the interpreter cannot be started.
 
-    piped: its stdout and stderr are pipes; otherwise they are ours. control: makes it a preload process, which is asked
+    seat: which of the pool's places it takes. piped: its stdout and stderr are pipes; otherwise they are ours. control: makes it a preload process, which is asked
     over the other end of this socket.
     """
     wires = Wires(piped=piped)
@@ -160,7 +182,7 @@ def launch(
         stdout, stderr = wires.theirs[2:] or (None, None)
         process = subprocess.Popen(
             (*plan.arguments, *map(str, arguments)),
-            env=plan.scorer_environ,
+            env=plan.scorer_environ(seat),
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,

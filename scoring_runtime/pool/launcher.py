@@ -38,8 +38,8 @@ OnLaunched = Callable[[Launched | ScorerStartError], None]
 class Launcher(Protocol):
     """Starts scorers."""
 
-    def launch(self, on_launched: OnLaunched) -> None:
-        """Start a scorer; `on_launched` is called, now or later, with what came of it, unless the pool drains first."""
+    def launch(self, seat: int, on_launched: OnLaunched) -> None:
+        """Start a scorer for a place of the pool; `on_launched` is called, now or later, with what came of it, unless the pool drains first."""
 
     def check(self, now: float) -> None:
         """Kill what missed a deadline. To be called a few times a second."""
@@ -67,9 +67,9 @@ class DirectLauncher:
         self._plan = plan
         self._loop = loop
 
-    def launch(self, on_launched: OnLaunched) -> None:
+    def launch(self, seat: int, on_launched: OnLaunched) -> None:
         """At once."""
-        on_launched(attempt(self._plan, functools.partial(start, self._plan, self._loop)))
+        on_launched(attempt(self._plan, functools.partial(start, self._plan, self._loop, seat)))
 
     def check(self, now: float) -> None:
         """There is nothing to check."""
@@ -85,9 +85,9 @@ class DirectLauncher:
         """There is nothing to kill."""
 
 
-def start(plan: LaunchPlan, loop: asyncio.AbstractEventLoop) -> Launched:
+def start(plan: LaunchPlan, loop: asyncio.AbstractEventLoop, seat: int) -> Launched:
     """Start a process of our own."""
-    process, wires = launch(plan, piped=True)
+    process, wires = launch(plan, seat=seat, piped=True)
     return Launched(OwnChild(process, loop), wires)
 
 
@@ -146,6 +146,8 @@ def reason_against_preload(plan: LaunchPlan) -> str:
         return "an ONNX model has no init()"
     if plan.hello.get("debug_port"):
         return "a debugger does not follow a fork"
+    if len(set(plan.gpus)) > 1:
+        return "scorers get different GPUs, and a fork keeps its parent's"
     try:
         os.close(os.pidfd_open(os.getpid()))
     except (AttributeError, OSError) as error:

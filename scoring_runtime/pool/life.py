@@ -4,6 +4,7 @@ Two rules. The state changes only through `TABLE`; an event that the table does 
 And a process that missed a deadline is killed, never waited for or reused.
 
     STARTING ──ready──▶ READY ──sent──▶ BUSY ──settled──▶ READY
+                        BUSY ──sent ahead──▶ BUSY ──next──▶ BUSY
         any ──drain──▶ DRAINING            any ──ended──▶ DEAD
 """
 
@@ -46,6 +47,8 @@ class Event(enum.StrEnum):
 
     READY = "ready"
     SENT = "sent"
+    SENT_AHEAD = "sent_ahead"  # one frame more than the one that it works on
+    NEXT = "next"  # the first is settled, and it works on the other
     SETTLED = "settled"
     DRAIN = "drain"
     ENDED = "ended"
@@ -58,10 +61,13 @@ TABLE: dict[tuple[State, Event], State] = {
     (State.READY, Event.SENT): State.BUSY,
     (State.READY, Event.DRAIN): State.DRAINING,
     (State.READY, Event.ENDED): State.DEAD,
+    (State.BUSY, Event.SENT_AHEAD): State.BUSY,
+    (State.BUSY, Event.NEXT): State.BUSY,
     (State.BUSY, Event.SETTLED): State.READY,
     (State.BUSY, Event.DRAIN): State.DRAINING,
     (State.BUSY, Event.ENDED): State.DEAD,
     (State.DRAINING, Event.READY): State.DRAINING,
+    (State.DRAINING, Event.NEXT): State.DRAINING,
     (State.DRAINING, Event.SETTLED): State.DRAINING,
     (State.DRAINING, Event.DRAIN): State.DRAINING,
     (State.DRAINING, Event.ENDED): State.DEAD,

@@ -95,7 +95,7 @@ class Nursery:
         self._tap = tap
         self._process: PreloadProcess | None = None
 
-    def launch(self, on_launched: OnLaunched) -> None:
+    def launch(self, seat: int, on_launched: OnLaunched) -> None:
         """Once the preload process has loaded, which it is started for if there is none."""
         if self._process is None:
             error = self._start()

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..dispatch.queue import Ticket
 from ..errors import ScorerStartError
-from . import nursery
+from . import gpus, nursery
 from .back_off import BackOff
 from .launch import LaunchPlan
 from .launcher import Launched
@@ -23,7 +23,9 @@ logger = logging.getLogger("scoring_runtime.pool")
 class _Seat:
     """One of the N places: the scorer that has it now, and how its predecessors did."""
 
-    def __init__(self) -> None:
+    def __init__(self, index: int, gpu: str) -> None:
+        self.index = index
+        self.gpu = gpu
         self.scorer: Scorer | None = None
         self.back_off = BackOff()
         self.ready_at = float("inf")
@@ -39,6 +41,8 @@ class _Seat:
             text = f"restart in {self.restart_at - now:.1f} s"
         else:
             text = "starting"
+        if self.gpu:
+            text += f" on {self.gpu}"
         if self.last_error:
             row = self.back_off.in_a_row
             text += f"; before{f', {row} times in a row' if row > 1 else ''}: {self.last_error}"
@@ -48,7 +52,7 @@ class _Seat:
 class Pool:
     """Starts N scorers, hands out idle ones, restarts what ends.
 
-    on_idle: a scorer became free. on_replies: tickets with their replies, and how long the scorer was busy.
+    on_idle: a scorer became free, or began the frame that was sent ahead. on_replies: tickets with their replies, and how long the scorer was busy.
     on_piece: one piece of a reply that comes in pieces. on_returned: tickets that wait behind such a reply, not begun.
     on_unsettled: a scorer ended; the tickets that it had, if any, each with whether it may have run.
     on_boot_failed: a scorer could not load before the pool was ready for the first time. on_ended: a process is gone.
@@ -89,7 +93,7 @@ class Pool:
         self._max_memory_bytes = max_memory_bytes
         self._endings = Counter() if endings is None else endings
         self._launcher = nursery.choose(plan, start_timeout_s, loop, on_ended, on_output)
-        self._seats = [_Seat() for _ in range(size)]
+        self._seats = [_Seat(index, plan.gpus[index] if plan.gpus else "") for index in range(size)]
         self._numbers = itertools.count(1)
         self._ids = Ids()
         self._booted = not first_boot
@@ -101,6 +105,9 @@ class Pool:
 
     def start(self) -> None:
         """Start all scorers; returns at once."""
+        if self._plan.gpus:
+            shared = ", and those of one GPU share its memory" if len(set(self._plan.gpus)) < self.size else ""
+            logger.info("Each scorer sees one GPU%s: %s.", shared, gpus.describe(self._plan.gpus))
         for seat in self._seats:
             self._start(seat)
 
@@ -225,6 +232,10 @@ class Pool:
             self.idle.append(scorer)
         self._on_idle()
 
+    def scorer_advanced(self, scorer: Scorer) -> None:
+        """A scorer can be sent a frame ahead again."""
+        self._on_idle()
+
     def scorer_leaving(self, scorer: Scorer) -> None:
         """A scorer is about to be gone: a frame that it were given now would only be handed back."""
         if scorer in self.idle:
@@ -271,7 +282,7 @@ class Pool:
 
     def _start(self, seat: _Seat) -> None:
         if not self._draining:
-            self._launcher.launch(functools.partial(self._launched, seat))
+            self._launcher.launch(seat.index, functools.partial(self._launched, seat))
 
     def _launched(self, seat: _Seat, outcome: Launched | ScorerStartError) -> None:
         if isinstance(outcome, ScorerStartError):

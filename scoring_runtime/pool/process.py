@@ -55,6 +55,9 @@ class Owner(Protocol):
     def scorer_settled(self, scorer: "Scorer") -> None:
         """Its frame is settled: it is free."""
 
+    def scorer_advanced(self, scorer: "Scorer") -> None:
+        """Its frame is settled, and it works on the one that was sent ahead."""
+
     def scorer_leaving(self, scorer: "Scorer") -> None:
         """It is to be given nothing any more; scorer_ended() follows. May be said more than once."""
 
@@ -78,8 +81,9 @@ class Scorer(Life):
     ) -> None:
         super().__init__(number, f"Scorer {number}", plan, launched, loop, tap, max_memory_bytes)
         self.answered = False  # anything
-        self.frame_count = 0
-        self.in_flight: dict[int, Ticket] = {}
+        self.in_flight: dict[int, Ticket] = {}  # of the frame that it works on
+        self.ahead: dict[int, Ticket] = {}  # of the frame that it has beside that
+        self._ahead_timeout_s = 0.0
         self.streamed = False  # a reply of the present frame came in pieces, at its client's pace
         self._streaming = 0  # the request whose reply is coming in pieces
         self._piece_due = False  # it was asked for the next one
@@ -94,14 +98,39 @@ class Scorer(Life):
     def send(self, tickets: Sequence[Ticket], timeout_s: float) -> None:
         """Give it one frame. It is killed when the frame is not settled within `timeout_s`."""
         self._move(Event.SENT)
-        count = len(tickets)
-        self.frame_count = count
         self.streamed = False
-        # A new id for each try: within a scorer ids only rise, so its mark says which of them it has begun.
-        ids = self._ids.take(count)
-        self.in_flight = dict(zip(ids, tickets, strict=True))
+        self.in_flight = self._write(tickets)
         self._set_deadline(timeout_s)
+
+    def send_ahead(self, tickets: Sequence[Ticket], timeout_s: float) -> None:
+        """Give it the frame after the one that it works on. Its time counts from when that one is settled."""
+        self._move(Event.SENT_AHEAD)
+        self.ahead = self._write(tickets)
+        self._ahead_timeout_s = timeout_s
+
+    def _write(self, tickets: Sequence[Ticket]) -> dict[int, Ticket]:
+        # A new id for each try: within a scorer ids only rise, so its mark says which of them it has begun.
+        ids = self._ids.take(len(tickets))
         self._channel.send(frames.encode_request_columns(ids, *zip(*map(_COLUMNS, tickets), strict=True)))
+        return dict(zip(ids, tickets, strict=True))
+
+    @property
+    def takes_ahead(self) -> bool:
+        """It may be sent a frame beside the one that it works on."""
+        return (
+            self.state is State.BUSY
+            and not self.ahead
+            and not self.leaving
+            and not self._streaming
+            and self.info.get("ahead", 0) > 0
+        )
+
+    def stop(self, frame: dict[int, Ticket]) -> bool:
+        """Let it give up one of its two frames, for nobody waits for any request of it; False where it cannot."""
+        if not frame or self.leaving or not self.info.get("stops"):
+            return False
+        self._channel.send([frames.encode_control(frames.STOP, next(iter(frame)))])
+        return True
 
     @property
     def free(self) -> bool:
@@ -147,9 +176,9 @@ class Scorer(Life):
 
     def on_ended(self) -> None:
         self._settle_kept()
-        begun = self._progress.read()
-        unsettled = [(ticket, number <= begun) for number, ticket in self.in_flight.items()]
-        self.in_flight = {}
+        begun = max(self._progress.read(), self._streaming)
+        unsettled = [(ticket, number <= begun) for number, ticket in [*self.in_flight.items(), *self.ahead.items()]]
+        self.in_flight, self.ahead = {}, {}
         self._owner.scorer_ended(self, unsettled)
 
     def _settle_kept(self) -> None:
@@ -254,6 +283,12 @@ class Scorer(Life):
         if in_flight:
             if not self._streaming:
                 self._set_deadline(self._timeout_s)  # they run one after the other: the next one has its own time
+        elif self.ahead:
+            self.in_flight, self.ahead = self.ahead, {}
+            self.streamed = False
+            self._set_deadline(self._ahead_timeout_s)
+            self._move(Event.NEXT)
+            self._owner.scorer_advanced(self)
         else:
             self._deadline = float("inf")
             self._move(Event.SETTLED)

@@ -36,6 +36,7 @@ def _is_counts(value: Any) -> bool:
 
 
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "ahead": (lambda value: value in (0, 1) and isinstance(value, int), "0 or 1"),
     "headers": (lambda value: value in ("all", "none") or _is_texts(value), '"all", "none" or a list of names'),
     "methods": (lambda value: _is_texts(value) and frames.METHODS.keys() >= set(value), "a list of HTTP methods"),
     "name": (lambda value: isinstance(value, str), "a text"),
@@ -44,6 +45,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "placement": (_is_line, "a line of text"),
     "degraded": (lambda value: value is None or _is_line(value), "a line of text or null"),
     "providers": (_is_texts, "a list of texts"),
+    "stops": (lambda value: isinstance(value, bool), "true or false"),
     "swagger": (_is_schema, "an object whose versions are a list of texts"),
 }
 """The fields that the front goes by, or writes into its log and its probes. The others are only shown."""

@@ -9,10 +9,11 @@ Every frame is a header and a payload. All integers are little-endian and unsign
            +--------+---------+------+-----------+-------------+-------------+
 
 `count` is the number of entries in the payload (0 for JSON payloads). `busy_us` is how long the scorer worked since it
-read the frame that it answers, in microseconds (0 in frames that the front sends).
+read the frame that it answers, or since it settled the one before where that was later, in microseconds (0 in frames that
+the front sends).
 
-The payload of HELLO, READY and FATAL is one JSON object in UTF-8. The payload of PULL, CANCEL and RECALL is one id (u64),
-that of RETURNED `count` ids. The payload of REQUESTS, SHARING and REPLIES is a table of `count` entries, column by column, then all heads, then all bodies, in the
+The payload of HELLO, READY and FATAL is one JSON object in UTF-8. The payload of PULL, CANCEL, RECALL and STOP is one id
+(u64), that of RETURNED `count` ids. The payload of REQUESTS, SHARING and REPLIES is a table of `count` entries, column by column, then all heads, then all bodies, in the
 order of the entries:
 
     requests    id u64 * count | timeout_ms u32 * count | head_bytes u32 * count | body_bytes u32 * count
@@ -49,6 +50,13 @@ the last piece is ignored.
 With RECALL the front asks a scorer, which sends a reply in pieces at its client's pace, for the other requests of the frame.
 The scorer strikes those that it has not begun from its list, and only then says RETURNED with their ids. A RECALL that comes
 after the last piece is ignored.
+
+A scorer whose READY has "ahead" may be sent so many frames more while it works on one. It settles frames in the order in which
+they came: no reply to one goes out before all replies to the one before.
+
+With STOP the front tells a scorer whose READY has "stops" that nobody waits for any request of the frame with this id. The
+scorer ends the run of that frame if it can, runs nothing more of it, and answers its requests in any way. A STOP that comes
+after the last reply to the frame is ignored, whatever runs by then.
 """
 
 from functools import lru_cache, partial
@@ -59,8 +67,20 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 MAGIC = b"SR"
 VERSION = 1
 
-HELLO, READY, FATAL, REQUESTS, REPLIES, PULL, CANCEL, RECALL, RETURNED, SHARING = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
-KINDS = frozenset((HELLO, READY, FATAL, REQUESTS, REPLIES, PULL, CANCEL, RECALL, RETURNED, SHARING))
+HELLO, READY, FATAL, REQUESTS, REPLIES, PULL, CANCEL, RECALL, RETURNED, SHARING, STOP = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    10,
+    11,
+)
+KINDS = frozenset((HELLO, READY, FATAL, REQUESTS, REPLIES, PULL, CANCEL, RECALL, RETURNED, SHARING, STOP))
 _JSON_KINDS = frozenset((HELLO, READY, FATAL))
 
 ROUTE_SCORE, ROUTE_V2 = 1, 2
@@ -178,12 +198,12 @@ def decode_json(frame: Frame) -> Dict[str, Any]:
 
 
 def encode_control(kind: int, request_id: int) -> bytes:
-    """A PULL, CANCEL or RECALL frame."""
+    """A PULL, CANCEL, RECALL or STOP frame."""
     return HEADER.pack(MAGIC, VERSION, kind, 0, 0, CONTROL.size) + CONTROL.pack(request_id)
 
 
 def decode_control(frame: Frame) -> int:
-    """The request that a PULL, CANCEL or RECALL frame is about."""
+    """The request that a PULL, CANCEL, RECALL or STOP frame is about."""
     if len(frame.payload) != CONTROL.size:
         raise FrameError("frame of kind %d holds %d bytes, not one id" % (frame.kind, len(frame.payload)))
     return int(CONTROL.unpack(frame.payload)[0])

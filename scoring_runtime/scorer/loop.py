@@ -36,6 +36,8 @@ HURRIED_REPLIES = 1000
 """Where one run() was slow the next one may be: for so many replies none waits for company behind it."""
 
 _CONTROLS = frozenset((frames.PULL, frames.CANCEL, frames.RECALL))
+OUTLIVED = _CONTROLS | {frames.STOP}
+"""What these are about may be over when they are read: then they mean nothing."""
 
 MAX_TEXT_BYTES = 1 << 18
 """Of a message or traceback in FATAL; escaped as JSON, both stay below the limit of a frame."""
@@ -56,6 +58,10 @@ class ChannelClosedError(Exception):
     """The front has closed the channel: nobody waits for replies any more."""
 
 
+_Reply = Tuple[int, int, int, int, bytes, frames.Blob]
+"""As frames.Reply."""
+
+
 class Outbox:
     """Collects the replies of one frame and writes them when they are due.
 
@@ -65,17 +71,27 @@ class Outbox:
     def __init__(self, channel: "Channel", progress: Optional[Progress]) -> None:
         self._channel = channel
         self._progress = progress
-        self._replies: List[Tuple[int, int, int, int, bytes, frames.Blob]] = []  # as frames.Reply
+        self._replies: List[_Reply] = []
         self._requests: List[frames.Request] = []
         self._kept = 0  # so many of them lie where they outlive us
         self._bytes = 0
         self._frame_began = 0.0
+        self._held = False
         self._flushed = 0.0
         self._hurried = 0  # so many replies go at once
 
-    def open(self, requests: List[frames.Request]) -> None:
-        """A new frame was read: time counts from here. requests: the list that the engine goes through."""
+    def open(self, requests: List[frames.Request], held: bool = False) -> None:
+        """A new frame was read: time counts from here. requests: the list that the engine goes through.
+
+        held: another frame is not settled yet. Nothing is written, and time does not count, before `release`.
+        """
         self._requests = requests
+        self._held = held
+        self._frame_began = self._flushed = perf_counter()
+
+    def release(self) -> None:
+        """The frame before is settled."""
+        self._held = False
         self._frame_began = self._flushed = perf_counter()
 
     def begin(self, request_id: int) -> None:
@@ -117,7 +133,9 @@ class Outbox:
             for request_id, body in zip(request_ids, bodies):
                 self.add(request_id, 200, body, run_us=run_us)
             return
-        if len(request_ids) == len(self._requests) and not self._replies:  # the whole frame: nothing is to come
+        if (
+            len(request_ids) == len(self._requests) and not self._replies and not self._held
+        ):  # the whole frame: nothing is to come
             busy_us = int((perf_counter() - self._frame_began) * 1e6)
             self._channel.send(frames.encode_alike(request_ids, bodies, run_us, busy_us))
             return
@@ -180,17 +198,34 @@ class Outbox:
 
     def flush(self) -> None:
         """Write what is there; the front knows by the count when the frame is settled."""
-        if not self._replies:
+        if not self._replies or self._held:
             return
         now = perf_counter()
         busy_us = int((now - self._frame_began) * 1e6)
         replies, self._replies = self._replies, []
+        # What was held may be more than any frame can hold.
+        parts = [replies] if self._bytes <= FLUSH_BYTES else _in_parts(replies)
         self._bytes = 0
-        self._channel.send(frames.encode_replies(replies, busy_us))
+        for part in parts:
+            self._channel.send(frames.encode_replies(part, busy_us))
         if self._kept:
             self._kept = 0
             self._progress.forget()  # type: ignore[union-attr]  # it has kept them
         self._flushed = now
+
+
+def _in_parts(replies: List[_Reply]) -> Iterator[List[_Reply]]:
+    """The same in frames of usual size."""
+    part: List[_Reply] = []
+    size = 0
+    for reply in replies:
+        part.append(reply)
+        size += len(reply[5])
+        if size > FLUSH_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 class Channel:
@@ -204,14 +239,32 @@ class Channel:
     def receive(self) -> Optional[frames.Frame]:
         """The next frame; None when the front has closed the channel."""
         while not self._waiting:
-            try:
-                data = self._socket.recv(RECEIVE_BYTES)
-            except ConnectionError:
+            if not self.read():
                 return None
-            if not data:
-                return None
-            self._waiting = self._decoder.feed(data)
         return self._waiting.pop(0)
+
+    def read(self) -> bool:
+        """Take in what has come, or wait for the next that comes; False when the front has closed the channel."""
+        try:
+            data = self._socket.recv(RECEIVE_BYTES)
+        except ConnectionError:
+            return False
+        self._waiting += self._decoder.feed(data)
+        return bool(data)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether there are frames that were taken in and not received."""
+        return bool(self._waiting)
+
+    def take_waiting(self) -> List[frames.Frame]:
+        """The frames that were taken in and not received."""
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def fileno(self) -> int:
+        """The descriptor, to wait for it beside others."""
+        return self._socket.fileno()
 
     def wants_more(self, request_id: int, on_recall: Callable[[int], None]) -> bool:
         """Wait until the front pulls the next piece of a reply (True) or cancels it (False).
@@ -257,8 +310,14 @@ class Channel:
             self._socket.sendall(b"".join(small))
 
 
-def main(load: Callable[[Dict[str, Any]], Any], arguments: List[str]) -> int:
+Serve = Callable[[Channel, Any, Optional[Progress], Optional[Arena]], None]
+"""As `serve`."""
+
+
+def main(load: Callable[[Dict[str, Any]], Any], arguments: List[str], serve_with: Optional[Serve] = None) -> int:
     """Run a scorer: `load` turns the front's HELLO into an engine. Returns the exit code.
+
+    serve_with: answers frames in the place of `serve`.
 
     arguments: the descriptors of the channel, of the progress file, of the memory with large bodies (-1 for none), and for
     a preload process that of the control socket. Such a process serves nothing itself: this goes on in each of its forks.
@@ -269,7 +328,7 @@ def main(load: Callable[[Dict[str, Any]], Any], arguments: List[str]) -> int:
     arena = _adopt_arena(int(arguments[2])) if len(arguments) > 2 else None
     control = _adopt_socket(int(arguments[3]), _socket.SOCK_SEQPACKET) if len(arguments) > 3 else None
     try:
-        return _live(load, connection, progress, arena, control)
+        return _live(load, connection, progress, arena, control, serve_with or serve)
     finally:
         # The interpreter may wait for threads and exit handlers of user code: the front does not.
         try:
@@ -284,6 +343,7 @@ def _live(
     progress: Progress,
     arena: Optional[Arena],
     control: Optional[_socket.socket],
+    serve_with: Serve,
 ) -> int:
     channel = Channel(connection)
     children.disown(channel)
@@ -309,7 +369,7 @@ def _live(
             channel.send([ready])
     except ChannelClosedError:
         return 0
-    serve(channel, engine, progress, arena)
+    serve_with(channel, engine, progress, arena)
     return 0
 
 
@@ -332,7 +392,7 @@ def serve(channel: Channel, engine: Any, progress: Optional[Progress], arena: Op
         frame = channel.receive()
         if frame is None:
             return
-        if frame.kind in _CONTROLS:
+        if frame.kind in OUTLIVED:
             continue  # it crossed with the end of what it was about
         requests = frames.decode_requests(frame, find)
         outbox.open(requests)

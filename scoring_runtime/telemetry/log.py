@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterable
 
 from gunicorn.glogging import Logger as GunicornLogger
 
@@ -76,3 +77,9 @@ def banner(target: Target, settings: Settings, interpreter: str) -> None:
         "" if settings.scorers == 1 else "s",
         interpreter,
     )
+
+
+def warn(texts: Iterable[str]) -> None:
+    """A line for each."""
+    for text in texts:
+        logging.getLogger("scoring_runtime").warning("%s", text)

@@ -67,6 +67,7 @@ class Metrics:
         self.duration_s = Histogram(DURATION_BOUNDS_S)
         self.batch_size = Histogram(BATCH_BOUNDS)
         self.cancelled = 0
+        self.runs_stopped = 0
         self.refused: Counter[str] = Counter()  # at the door of the waiting line, by limit
         self.expired: Counter[str] = Counter()  # after they had joined it, by limit
         self.scorer_ends: Counter[str] = Counter(dict.fromkeys(SCORER_ENDS, 0))  # by reason
@@ -86,7 +87,7 @@ class Metrics:
     def __deepcopy__(self, memo: dict[int, object]) -> "Metrics":
         other = Metrics()
         for name in (
-            *("score_status", "errors", "duration_s", "batch_size", "cancelled"),
+            *("score_status", "errors", "duration_s", "batch_size", "cancelled", "runs_stopped"),
             *("refused", "expired", "scorer_ends"),
         ):
             setattr(other, name, copy.deepcopy(getattr(self, name), memo))
@@ -122,6 +123,11 @@ class _Collector:
                 family.add_metric([limit], count)
             yield family
         yield CounterMetricFamily("scoring_cancelled", "Requests whose client went away.", value=metrics.cancelled)
+        yield CounterMetricFamily(
+            "scoring_runs_stopped",
+            "Frames that a scorer was told to give up, because nobody waited for them.",
+            value=metrics.runs_stopped,
+        )
         ended = CounterMetricFamily(
             "scoring_scorer_ends", "Scorers that ended and had to be replaced.", labels=["reason"]
         )

@@ -8,10 +8,10 @@ import pytest
 
 from benchmarks import measured, profile, report, suite
 from benchmarks.loads import NOT_ASKED, Run
-from benchmarks.plots import Line, plot
 from benchmarks.scenarios import SCENARIOS, Load
 from benchmarks.suite import Results, Start
 from benchmarks.targets import TARGETS
+from scoring_runtime.tune.plots import Line, plot
 
 MACHINE = {"cpu": "a CPU", "cores": 2, "kernel": "6", "commit": "abc", "uncommitted_changes": False}
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoring_runtime.dispatch.batcher import FrameLimits, frame_count, split_late, take_frame
+from scoring_runtime.dispatch.batcher import FrameLimits, fills_all, frame_count, split_late, take_frame
 from scoring_runtime.dispatch.cost import CostModel
 from scoring_runtime.dispatch.queue import RequestQueue, Ticket
 
@@ -116,6 +116,38 @@ class Done(NamedTuple):
     number: int
     frame: list[Ticket]
     took_s: float
+
+
+def test_a_frame_may_go_before_its_time_when_a_full_one_waits_for_each_scorer():
+    queue, limits = RequestQueue(), FrameLimits(4, 1 << 20, 0.025)
+    found = []
+    for _ in range(8):
+        queue.push(Ticket())
+        found.append((fills_all(queue, quick(), limits, 1), fills_all(queue, quick(), limits, 2)))
+    assert found == [(count >= 4, count >= 8) for count in range(1, 9)]
+    assert not fills_all(RequestQueue(), quick(), limits, 1)
+    assert not fills_all(queue, CostModel(), limits, 1)  # nothing is known yet
+
+
+def test_a_frame_is_full_by_its_bytes_as_well():
+    queue = RequestQueue()
+    for _ in range(2):
+        ticket = Ticket()
+        ticket.body = b"x" * 500
+        queue.push(ticket)
+    assert fills_all(queue, quick(), FrameLimits(128, 1000, 0.025), 1)
+    assert not fills_all(queue, quick(), FrameLimits(128, 2000, 0.025), 1)
+
+
+def test_no_frame_goes_before_its_time_where_a_request_has_lost_a_scorer():
+    queue = RequestQueue()
+    queue.push(Ticket())
+    queue.push(Ticket())
+    assert fills_all(queue, quick(), FrameLimits(1, 1000, 0.025), 1)
+    lost = Ticket()
+    lost.attempts = 1
+    queue.push_front([lost])
+    assert not fills_all(queue, quick(), FrameLimits(1, 1000, 0.025), 1)
 
 
 @settings(max_examples=60, deadline=None)

@@ -164,6 +164,23 @@ def test_an_engine_that_gains_nothing_by_company_keeps_the_target(one_s, stacks)
     assert stacks or not over_s
 
 
+@settings(max_examples=20, deadline=None)
+@given(run_s=st.floats(0.0001, 0.024), rows_of_run=st.sampled_from([2, 4, 16]))
+def test_a_frame_that_becomes_several_runs_keeps_the_target(run_s: float, rows_of_run: int) -> None:
+    """An engine that stacks so many rows and no more: frames stop where the runs together meet the target."""
+
+    def frame_s(count: int) -> float:
+        return -(-count // rows_of_run) * run_s
+
+    cost = CostModel()
+    cost.stacks = True
+    sizes = sizes_of_frames(cost, frame_s, 2000)
+    over_s = sum(frame_s(count) for count in sizes if frame_s(count) > TARGET_S)
+    assert over_s <= 2 * TARGET_S * 4 + 0.06 * sum(map(frame_s, sizes))
+    usual = sorted(sizes)[len(sizes) // 2]
+    assert usual >= min(rows_of_run, CAP)
+
+
 def test_a_frame_is_at_most_twice_as_large_as_what_was_seen():
     """A first reply may have been a refusal, which is cheap: a frame of 128 after it may take forever."""
     cost = CostModel()

@@ -113,6 +113,10 @@ class WaitingLine(RuleBasedStateMachine):
         if request in self.waiting:
             self.waiting.remove(request)
 
+    @invariant()
+    def it_knows_who_lost_a_scorer(self) -> None:
+        assert self.queue.returned == sum(request.attempts > 0 for request in self.waiting)
+
     @rule(passed_s=st.sampled_from([0.0, 1.0, 2.0]), max_wait_s=st.sampled_from([2.0, FOREVER]))
     def time_passes(self, passed_s: float, max_wait_s: float) -> None:
         self.now += passed_s
@@ -190,6 +194,20 @@ def test_a_request_that_lost_a_scorer_travels_alone():
     queue.push_front([returned])
     assert queue.take(10, 100) == [returned]
     assert queue.take(10, 100) == [fresh, fresher]
+
+
+def test_a_line_that_never_empties_forgets_what_lost_a_scorer():
+    lost, left, recalled = Request(0), Request(1), Request(2)
+    lost.attempts = left.attempts = 1
+    queue = line_of(Request(3), Request(4))
+    queue.push_front([lost, left])
+    queue.push_front([recalled])
+    assert queue.returned == 2
+    queue.cancel(left)
+    assert queue.returned == 1
+    assert queue.take(1, 100) == [recalled]
+    assert queue.take(10, 100) == [lost]
+    assert (queue.returned, queue.count) == (0, 2)
 
 
 def test_returned_requests_keep_their_order_and_stand_before_the_others():

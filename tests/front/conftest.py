@@ -236,14 +236,25 @@ class HandScorer:
 
     def __init__(self) -> None:
         self.in_flight: dict[int, Ticket] = {}
-        self.frame_count = 0
+        self.ahead: dict[int, Ticket] = {}
         self.streamed = False
+        self.takes_ahead = self.stops = False  # as a script: one frame at a time, and to its end
         self.controls: list[tuple[str, int]] = []
 
     def send(self, tickets: list[Ticket], timeout_s: float) -> None:
         assert not self.in_flight, "busy"
         self.in_flight = dict(enumerate(tickets, 1))
-        self.frame_count = len(tickets)
+
+    def send_ahead(self, tickets: list[Ticket], timeout_s: float) -> None:
+        assert self.in_flight, "nothing to be ahead of"
+        assert not self.ahead, "busy"
+        self.ahead = dict(enumerate(tickets, 1001))
+        self.takes_ahead = False
+
+    def stop(self, frame: dict[int, Ticket]) -> bool:
+        if self.stops:
+            self.controls.append(("stop", next(iter(frame))))
+        return self.stops
 
     def pull(self, number: int) -> None:
         self.controls.append(("pull", number))
@@ -315,7 +326,9 @@ class Front:
                     del scorer.in_flight[number]
                     reply = (number, status, flags, 0, head, body)
                     self.server.scoring.replied(cast(Scorer, scorer), [(exchange, reply)], 100)
-                    if not scorer.in_flight:
+                    if scorer.ahead:
+                        self._advance(scorer)
+                    elif not scorer.in_flight:
                         self._free(scorer)
         self.loop.run()
 
@@ -337,11 +350,17 @@ class Front:
 
     def lose(self, scorer: HandScorer, begun: int) -> None:
         """A scorer ends after it has begun so many of its requests."""
-        tickets = [(ticket, number <= begun) for number, ticket in scorer.in_flight.items()]
-        scorer.in_flight = {}
+        tickets = [(ticket, number <= begun) for number, ticket in {**scorer.in_flight, **scorer.ahead}.items()]
+        scorer.in_flight, scorer.ahead = {}, {}
         self.server.scoring.unsettled(cast(Scorer, scorer), tickets)
         self._free(scorer)
         self.loop.run()
+
+    def _advance(self, scorer: HandScorer) -> None:
+        if not scorer.in_flight:
+            scorer.in_flight, scorer.ahead = scorer.ahead, {}
+            scorer.takes_ahead = True
+            self.server.scoring.pump_soon()
 
     def _free(self, scorer: HandScorer) -> None:
         self.server.pool.idle.append(cast(Scorer, scorer))

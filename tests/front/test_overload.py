@@ -298,8 +298,14 @@ def test_a_large_body_that_is_refused_shuts_no_small_one_out(make_front):
 
 
 def test_whether_an_engine_stacks_is_what_it_says(front):
-    for batchable, stacks in ((True, True), (False, False), (None, False)):
-        front.server.pool.info = {"headers": "none", "batchable": batchable}
+    for batchable, rows_per_run, stacks in (
+        (True, 32, True),
+        (True, None, True),
+        (True, 1, False),  # it could, but finds that it does not pay
+        (False, 1, False),
+        (None, None, False),
+    ):
+        front.server.pool.info = {"headers": "none", "batchable": batchable, "rows_per_run": rows_per_run}
         front.server._on_idle()
         assert front.server.scoring.cost.stacks is stacks
 

@@ -62,6 +62,7 @@ def entry(which: int, flags: int = 2, status: int = 200, head: bytes = b"") -> b
     return bytes([which, flags]) + status.to_bytes(2, "little") + bytes([7, len(head)]) + head
 
 
+_AHEAD = said(b'{"headers": "none", "ahead": 1, "stops": true}')
 ASK, DOC, LEAVE, STALL = b"\4", b"\5\0", b"\6\0", b"\7\0"
 TIME, RAW, END, DRAIN, TWO = b"\x08\x01", b"\x09", b"\x0a\0\2", b"\x0b", b"\x0c"
 _READY = said(b'{"headers": "none", "engine": "x"}')
@@ -81,6 +82,10 @@ SEEDS = (
     seed(b"\0", said(b'{"methods": ["G\\r\\nX: y"]}'), ASK, b"\5\2", END),
     seed(b"\0", said(b'{"swagger": {"versions": 5}}'), DOC, END),
     seed(b"\0", _READY, ASK, ASK, TWO, reply(0), ASK, reply(9)),
+    seed(b"\4", _AHEAD, ASK, reply(0), ASK, TWO, reply(0), reply(0), ASK, reply(0)),
+    seed(b"\4", _AHEAD, ASK, reply(0), ASK, TWO, LEAVE, b"\6\1", b"\6\2", reply(1), reply(0), END),
+    seed(b"\4", _AHEAD, ASK, reply(0), ASK, TWO, DRAIN, reply(0), reply(0), reply(0), END),
+    seed(b"\4", _AHEAD, ASK, reply(0), ASK, TWO, reply(0, 8), END, TIME, _AHEAD, reply(0)),
 )
 
 
@@ -188,8 +193,9 @@ class Play:
         _asked.clear()
         self.loop = Loop()
         hello = {"engine": "script"} if options & 1 else {"engine": "onnx"}
+        limits: dict[str, Any] = {"max_batch_size": 2} if options & 4 else {}  # so few that full frames are sent ahead
         with patch.object(servers, "ControlPlane", _control):  # making one takes longer than all the rest
-            self.front = fronts.Front(0, hello={**hello, "target": "score.py"}, log_level="warning")
+            self.front = fronts.Front(0, hello={**hello, "target": "score.py"}, log_level="warning", **limits)
         self.server = self.front.server
         self.front.loop = self.server.loop = self.loop  # type: ignore[assignment]
         self.server.scoring._loop = self.server.pool._loop = self.loop  # type: ignore[assignment]
@@ -211,7 +217,7 @@ class Play:
             self.pipe = Pipe(scorer, self.loop)
             scorer._channel.connection_made(cast(Any, self.pipe))
 
-    def _launch(self, plan: LaunchPlan, loop: object) -> Launched:
+    def _launch(self, plan: LaunchPlan, loop: object, seat: int) -> Launched:
         self.processes.append(Process())
         wires = SimpleNamespace(channel=None, progress=self.mark, outputs=[])
         return Launched(self.processes[-1], cast(Wires, wires))
@@ -283,7 +289,7 @@ def step(play: Play, draw: Draw) -> None:
         kind = frames.READY if what == 1 else frames.FATAL
         play.say(frames.HEADER.pack(b"SR", 1, kind, 0, 0, len(payload)) + payload, [])
     elif what == 3:
-        ids = [*(scorer.in_flight if scorer is not None else ()), 1 << 40]
+        ids = [*((*scorer.in_flight, *scorer.ahead) if scorer is not None else ()), 1 << 40]
         entries = []
         for _ in range(1 + draw.below(4)):
             number = ids[draw.below(len(ids))]
@@ -328,6 +334,7 @@ def assert_right(play: Play) -> None:
     scorer = play.scorer
     if scorer is not None:
         assert (scorer.state is State.BUSY) == (bool(scorer.in_flight) and scorer.state is not State.DRAINING)
+        assert scorer.in_flight or not scorer.ahead
         assert (scorer in play.server.pool.idle) == (scorer.state is State.READY and not scorer.leaving)
     for number, client in enumerate(play.clients, 1):
         sent = bytes(client.wire.sent)
@@ -336,7 +343,8 @@ def assert_right(play: Play) -> None:
         if told is not None:
             assert _asked[int(told[1])] in (b"", b"%02d" % number), "another's answer"
             whole = b"Content-Length" in head and scorer is not None
-            assert not whole or int(told[1]) not in cast(Scorer, scorer).in_flight, "answered, and still under way"
+            has = {**scorer.in_flight, **scorer.ahead} if scorer is not None else {}
+            assert not whole or int(told[1]) not in has, "answered, and still under way"
         if head:
             assert head.startswith(b"HTTP/1.1 "), head
             assert all(fronts.HEADER_LINE.fullmatch(line) for line in head.split(b"\r\n")[1:]), head

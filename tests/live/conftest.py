@@ -30,8 +30,12 @@ _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 
 
 def environment(mark: str, more: dict[str, str] | None = None) -> dict[str, str]:
-    """A plain environment, in which a whole tree of processes can be found again by its mark."""
-    return {name: os.environ[name] for name in _INHERITED if name in os.environ} | (more or {}) | {_MARK: mark}
+    """A plain environment, in which a whole tree of processes can be found again by its mark.
+
+    What one test kept would be another one's start: no server uses the user's cache unless it is told to.
+    """
+    plain = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    return plain | {"SCORING_CACHE_DIR": "off"} | (more or {}) | {_MARK: mark}
 
 
 def processes(mark: str) -> list[psutil.Process]:

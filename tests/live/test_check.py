@@ -1,5 +1,6 @@
 """`scoring-runtime check`: what it prints about a target that can be served."""
 
+import re
 import signal
 import sys
 from typing import Any
@@ -37,6 +38,27 @@ def test_a_model_that_batches(command, trained):
     assert rows["providers"] == ["CPUExecutionProvider"]
     assert int(rows["threads"][0]) >= 1
     assert rows["load, warm-up"][0].count(" ms") == 2
+
+
+def test_the_second_time_the_model_is_optimised_already(command, folded, tmp_path):
+    (tmp_path / "slow.onnx").write_bytes(folded(4000).SerializeToString())
+    environ = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "SCORING_CACHE_DIR": ""}
+
+    said = [report(command("check", tmp_path / "slow.onnx", environ=environ))["model cache"] for _ in range(2)]
+
+    assert said == [["optimised now, and kept for the next start"], ["optimised before"]]
+    assert list((tmp_path / "cache/scoring-runtime/optimized").glob("*.onnx"))
+    off = report(command("check", tmp_path / "slow.onnx", "--cache-dir", "off", environ=environ))
+    assert off["model cache"] == ["off: there is no cache folder"]
+
+
+def test_a_cache_folder_that_cannot_be_used_is_named(command, trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    ended = command("check", trained.iris, "--cache-dir", tmp_path / "file")
+
+    assert report(ended)["model cache"][0].startswith("off: ")
+    (warning,) = [line for line in ended.output.splitlines() if "WARNING" in line]
+    assert str(tmp_path / "file" / "optimized") in warning
 
 
 def test_a_model_that_does_not_batch_and_why(command, real_model):
@@ -95,3 +117,17 @@ def test_ctrl_c_while_init_runs_leaves_nothing(live_command, script, tmp_path, w
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
         assert b"Traceback" not in process.stdout.read()
+
+
+def test_whether_stacking_pays_and_lengths_may_differ(command, trained, real_model, lac_by_length):
+    rows = report(command("check", trained.diabetes_trees))
+    assert re.fullmatch(r"stacks up to \d+ rows: [\d.]+x the throughput of single runs", rows["stacking"][0])
+    assert rows["ragged"][0].startswith("no: no input has a free axis beside its rows; ")
+
+    assert report(command("check", lac_by_length))["ragged"] == [
+        "yes: requests of different lengths are padded to share runs, proved at warm-up"
+    ]
+    assert report(command("check", lac_by_length, "--ragged", "off"))["ragged"][0].startswith("no: --ragged is off; ")
+    rows = report(command("check", trained.iris, "--max-batch-size", "1"))
+    assert rows["stacking"] == ["runs rows one by one: --max-batch-size is 1"]
+    assert "stacking" not in report(command("check", real_model("squeezenet").path))

@@ -1,7 +1,11 @@
 """A way to score without a front."""
 
 import json
-from collections.abc import Callable, Sequence
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,6 +80,30 @@ def load_engine() -> Load:
 def scratch(tmp_path: Path, score: Score) -> Callable[..., list[Answer]]:
     """Load a model in memory and score bodies with it, as one frame."""
     return lambda model, *bodies: score(load_model(model, tmp_path), bodies)
+
+
+_NOBODY = 65534
+
+
+@contextmanager
+def run_as_somebody_else() -> Iterator[Path]:
+    """Not to be root, whom no permission stops; a folder that is theirs."""
+    folder = Path(tempfile.mkdtemp())
+    before = os.geteuid()
+    try:
+        if before == 0:
+            os.chown(folder, _NOBODY, -1)
+            os.seteuid(_NOBODY)
+        yield folder
+    finally:
+        os.seteuid(before)
+        folder.chmod(0o700)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def somebody_else() -> Callable[[], AbstractContextManager[Path]]:
+    return run_as_somebody_else
 
 
 @pytest.fixture(scope="session")

@@ -19,19 +19,29 @@ Y = Tensor("y", FLOAT, ("N", 4))
 EXACT = Tolerance(1e-5, 1e-6)
 
 
-@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 64))
+@given(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 64))
 def test_chunks_keep_order_lose_nothing_and_stay_within_the_bound(rows, most):
-    parts = [rows[part] for part in batch.chunks(rows, most)]
+    parts = [rows[part] for part in batch.chunks(rows, lambda: most)]
     assert [count for part in parts for count in part] == rows
     for part in parts:
-        assert sum(part) <= most or len(part) == 1
+        assert sum(part) <= most or len([count for count in part if count]) == 1
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 64))
 def test_chunks_are_as_large_as_they_may_be(rows, most):
-    parts = [rows[part] for part in batch.chunks(rows, most)]
+    parts = [rows[part] for part in batch.chunks(rows, lambda: most)]
     for part, following in pairwise(parts):
         assert sum(part) + following[0] > most
+
+
+def test_each_run_may_have_a_bound_of_its_own():
+    bounds = iter([1, 2, 4, 8])
+    assert list(batch.chunks([1] * 9, lambda: next(bounds))) == [slice(0, 1), slice(1, 3), slice(3, 7), slice(7, 9)]
+
+
+def test_requests_without_rows_are_in_a_run_too():
+    assert list(batch.chunks([0, 0], lambda: 4)) == [slice(0, 2)]
+    assert list(batch.chunks([0, 3, 0], lambda: 3)) == [slice(0, 3)]
 
 
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=10))

@@ -11,6 +11,7 @@ import pytest
 
 from scoring_runtime import providers as table
 from scoring_runtime.onnx import elf, libraries, nvidia, providers
+from scoring_runtime.onnx.loading import _why_not_opened
 from scoring_runtime.onnx.plan import SessionPlan, read
 from scoring_runtime.onnx.providers import Machine, UnsuitableError, UnusableError, WrongOptionError
 from scoring_runtime.scorer.loop import LoadError
@@ -97,6 +98,18 @@ def test_auto_is_not_degraded_by_a_model_that_is_not_for_it():
     assert placement.summary.endswith("; cuda: it can run none of the 7 nodes of this model")
 
 
+def test_auto_does_not_take_a_provider_for_the_few_nodes_that_it_can_run():
+    """Trees of scikit-learn come with a Cast, which CUDA has: their values would travel to the GPU for that."""
+    nodes = {"cuda": [(CUDA, "Cast"), (CPU, "TreeEnsembleClassifier"), (CPU, "ZipMap")], "cpu": [(CPU, "Cast")] * 3}
+    machine = Machine(("cpu", "cuda"), None)
+    session, placement = providers.place(plan("auto"), machine, lambda name: (name, nodes[name]))
+    assert session == "cpu"
+    assert placement.degraded is None
+    assert "cuda: it can run only 1 of the 3 nodes of this model" in placement.summary
+    session, _ = providers.place(plan("cuda"), machine, lambda name: (name, nodes[name]))
+    assert session == "cuda"  # who asks for it, gets it
+
+
 def test_auto_says_what_the_installation_lacks_for_a_gpu_that_is_there():
     _, placement = providers.place(plan(), Machine(("cpu",), None), Opener())
     assert placement.degraded is None
@@ -140,6 +153,14 @@ def test_the_summary_shows_the_operators_elsewhere_but_not_all():
     assert providers.summarise([(CPU, "Add")], "cpu") == "all 1 nodes on the CPU"
 
 
+def test_a_model_too_large_for_the_gpu_is_not_called_faulty():
+    error = RuntimeError("CUDA failure 2: out of memory ; GPU=0 ; hostname=a ; expr=cudaMalloc((void**)&p, size);")
+    why = str(_why_not_opened("cuda", plan("cuda"), error))
+    assert "too little memory for the model: CUDA failure 2: out of memory" in why
+    assert "--gpu-memory-mb" in why
+    assert "export it again" not in why
+
+
 # With which options
 
 
@@ -151,6 +172,7 @@ def test_options_are_those_of_a_server_under_those_that_are_given():
         "arena_extend_strategy": "kSameAsRequested",
         "cudnn_conv_algo_search": "DEFAULT",
         "gpu_mem_limit": str(512 << 20),
+        "use_tf32": "0",
     }
     assert [name for name, _ in providers.session_providers("cuda", given)] == [CUDA, CPU]
     assert [name for name, _ in providers.session_providers("cpu", given)] == [CPU]
@@ -215,13 +237,14 @@ def test_the_refused_option_is_found_in_the_message(text, named):
 @pytest.mark.parametrize(
     ("parse", "text", "says"),
     [
-        (table.parse_list, "cudda", "no provider 'cudda'; did you mean 'cuda'?"),
-        (table.parse_list, "cuda,cpu,tensorflow", "no provider 'tensorflow'; did you mean 'tensorrt'?"),
+        (table.parse_list, "cudda", "no provider 'cudda' (did you mean 'cuda'?)"),
+        (table.parse_list, "cuda,cpu,tensorflow", "no provider 'tensorflow' (did you mean 'tensorrt'?)"),
         (table.parse_list, "auto,cpu", "auto stands alone"),
-        (table.parse_options, "cuda.use_tf23=0", "cuda has no option 'use_tf23'; did you mean 'use_tf32'?"),
+        (table.parse_options, "cuda.use_tf23=0", "cuda has no option 'use_tf23' (did you mean 'use_tf32'?)"),
         (table.parse_options, "cpu.x=0", "the provider cpu has no options"),
-        (table.parse_options, "openvin.precision=FP32", "no provider 'openvin'; did you mean 'openvino'?"),
+        (table.parse_options, "openvin.precision=FP32", "no provider 'openvin' (did you mean 'openvino'?)"),
         (table.parse_options, "openvino.precison=FP32", "did you mean 'precision'?"),
+        (table.parse_options, "tensorrt.trt_cuda_graph_enable=1", "--cuda-graphs captures on the provider cuda"),
     ],
 )
 def test_the_nearest_name_is_told(parse, text, says):
@@ -238,7 +261,7 @@ def test_the_nearest_name_is_told(parse, text, says):
         ({"CUDA_VISIBLE_DEVICES": ""}, "CUDA_VISIBLE_DEVICES='' hides every GPU"),
         ({"CUDA_VISIBLE_DEVICES": "-1"}, "hides every GPU"),
         ({"CUDA_VISIBLE_DEVICES": "-1,0"}, "hides every GPU"),
-        ({"NVIDIA_VISIBLE_DEVICES": "void"}, "NVIDIA_VISIBLE_DEVICES=void"),
+        ({"NVIDIA_VISIBLE_DEVICES": "void"}, None),  # as CDI sets it in containers that do have GPUs
         ({"CUDA_VISIBLE_DEVICES": "0,1", "NVIDIA_VISIBLE_DEVICES": "all"}, None),
         ({"CUDA_VISIBLE_DEVICES": "GPU-1b2c"}, None),
         ({}, None),

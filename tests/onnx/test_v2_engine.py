@@ -223,7 +223,8 @@ def test_large_rows_are_answered_alike_whether_stacking_them_pays_or_not(build, 
     engine = load_engine(model, tmp_path, name="model")
     assert engine.info["batchable"]
     rows = [np.full((1, 1 << 17), number, np.float32) for number in range(3)]
-    for stacks in (True, False):
-        engine._stacks = stacks
+    kind, _ = engine._worth.of(((1 << 17,),))
+    for most_rows in (128, 1):
+        kind.most_rows = most_rows
         answers = answer(engine, *(binary_request(row) for row in rows), score_request(rows[2]))
         assert answers == [(200, {"y": row[0, :1].tobytes()}) for row in rows] + [(200, {"y": [2.0]})]

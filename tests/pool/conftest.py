@@ -108,6 +108,12 @@ class Crew:
         scorer.send(requests, timeout_s)
         return scorer, requests
 
+    def send_ahead(self, scorer: Scorer, *bodies: bytes, timeout_s: float = 60.0) -> list[Request]:
+        """Give a scorer that works on a frame another one."""
+        requests = [Request(body) for body in bodies]
+        scorer.send_ahead(requests, timeout_s)
+        return requests
+
     async def ask(self, *bodies: bytes) -> list[str]:
         """Have one frame answered."""
         _, requests = self.send(*bodies)

@@ -121,6 +121,27 @@ def test_what_a_scorer_is_told(tmp_path):
     assert made.environ["AZUREML_MODEL_DIR"] == "/models"
 
 
+@pytest.mark.parametrize(
+    ("cache_dir", "environ", "expected"),
+    [
+        (None, {"XDG_CACHE_HOME": "/var/cache", "HOME": "/home/me"}, "/var/cache/scoring-runtime"),
+        (None, {"XDG_CACHE_HOME": "", "HOME": "/home/me"}, "/home/me/.cache/scoring-runtime"),
+        (None, {"XDG_CACHE_HOME": "relative", "HOME": "/home/me"}, "/home/me/.cache/scoring-runtime"),
+        (None, {"HOME": "relative"}, None),
+        (None, {}, None),
+        ("/engines", {"XDG_CACHE_HOME": "/var/cache"}, "/engines"),
+        ("engines", {}, str(Path.cwd() / "engines")),
+        ("off", {"XDG_CACHE_HOME": "/var/cache"}, None),
+        ("OFF", {}, None),
+    ],
+)
+def test_where_what_was_built_is_kept(cache_dir, environ, expected, tmp_path):
+    """By the environment that the server was started with, not by what is left of it in the scorer."""
+    made = plan(Target("onnx", tmp_path / "m.onnx", "m"), Settings(cache_dir=cache_dir), environ)
+    assert made.hello["cache_dir"] == expected
+    assert made.hello["cache_dir_is_named"] is (cache_dir is not None)
+
+
 def test_an_interpreter_that_cannot_be_started_says_why_and_leaks_nothing(tmp_path):
     script = tmp_path / "not-executable"
     script.write_text("")

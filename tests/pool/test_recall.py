@@ -150,3 +150,24 @@ def test_each_request_runs_exactly_once_whenever_it_is_recalled(run, crew, scrip
         assert ran == Counter(bodies)
 
     run(main())
+
+
+def test_a_stream_that_was_begun_is_not_given_to_another_scorer_whatever_the_mark_says(run, crew, impostor_plan):
+    code = """
+be_ready()
+first = requests()[0].id
+say(b"".join(encode_replies([(first, 200, FLAG_MORE, 0, b"", b"piece")], 0)))
+receive()
+os._exit(3)
+"""
+
+    async def main() -> None:
+        async with crew(impostor_plan(code)) as team:
+            await team.ready()
+            scorer, (streams, behind) = team.send(b"stream", b"behind")
+            await team.until(lambda: team.pieces)
+            scorer.pull(team.pieces[0][2][0])
+            await team.until(lambda: team.unsettled)
+            assert team.unsettled == [(streams, True), (behind, False)]
+
+    run(main())

@@ -275,7 +275,7 @@ def test_json_that_is_no_object_is_a_frame_error(payload):
         (b"HT" + GOLDEN_PULL[2:], "out of step"),
         (b"SR\x02" + GOLDEN_PULL[3:], "frame version 2; this side speaks version 1"),
         (b"SR\x01\x00" + GOLDEN_PULL[4:], "unknown frame kind 0"),
-        (b"SR\x01\x0b" + GOLDEN_PULL[4:], "unknown frame kind 11"),
+        (b"SR\x01\x0c" + GOLDEN_PULL[4:], "unknown frame kind 12"),
     ],
 )
 def test_a_header_that_is_none_says_why(header, cause):

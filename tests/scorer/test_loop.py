@@ -89,6 +89,20 @@ def test_replies_wait_for_company(outbox, written, clock):
     assert [frame.count for frame in written.frames] == [2]
 
 
+def test_what_was_held_is_written_in_frames_of_usual_size(outbox, written):
+    """All of it in one could be more than a frame can hold."""
+    outbox.open([], held=True)
+    large = b"x" * (FLUSH_BYTES * 2 // 3)
+    for number in range(5):
+        outbox.add(number, 200, large)
+    outbox.add_all([5, 6], [b"small", b"last"], 1)
+    assert written.frames == []
+    outbox.release()
+    outbox.flush()
+    assert [frame.count for frame in written.frames] == [2, 2, 3]
+    assert [reply.id for reply in written.replies] == list(range(7))
+
+
 def test_a_reply_that_took_long_is_written_at_once(outbox, written, clock):
     clock.now += 0.5
     outbox.add(1, 200, b"slow")

@@ -16,19 +16,24 @@ OURS = "#d00000"
 
 @dataclasses.dataclass(frozen=True)
 class Line:
+    """A line through points, and how it is drawn."""
+
     name: str
     points: Sequence[tuple[float, float]]
     emphasised: bool = False
     colour: int = 0
     """Its place among COLOURS."""
+    dashed: bool = False
+    marked: tuple[float, float] | None = None
+    """A point of it that stands out."""
 
 
-def plot(title: str, x_label: str, y_label: str, lines: Sequence[Line]) -> str:
-    """Lines over two logarithmic axes. Points that are not positive cannot be shown, and are left out."""
-    shown = [
-        Line(line.name, [(x, y) for x, y in line.points if x > 0 and y > 0], line.emphasised, line.colour)
-        for line in lines
-    ]
+def plot(title: str, x_label: str, y_label: str, lines: Sequence[Line], x_limit: float | None = None) -> str:
+    """Lines over two logarithmic axes. Points that are not positive cannot be shown, and are left out.
+
+    x_limit: a value that is drawn from top to bottom, where the axis holds it.
+    """
+    shown = [dataclasses.replace(line, points=[(x, y) for x, y in line.points if x > 0 and y > 0]) for line in lines]
     shown = [line for line in shown if line.points]
     xs = [x for line in shown for x, _ in line.points] or [1.0]
     ys = [y for line in shown for _, y in line.points] or [1.0]
@@ -41,13 +46,22 @@ def plot(title: str, x_label: str, y_label: str, lines: Sequence[Line]) -> str:
         _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, x_label, anchor="middle"),
         f'<g transform="translate(16 {(TOP + HEIGHT - BOTTOM) / 2:g}) rotate(-90)">{_text(0, 0, y_label, anchor="middle")}</g>',
     ]
+    if x_limit is not None and x_axis.least <= x_limit <= x_axis.most:
+        x = x_axis.place(x_limit)
+        parts.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="#111" stroke-dasharray="2 3"/>'
+        )
     for number, line in enumerate(shown):
         colour = OURS if line.emphasised else COLOURS[line.colour % len(COLOURS)]
         width = 3 if line.emphasised else 1.5
         places = [(x_axis.place(x), y_axis.place(y)) for x, y in line.points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}"/>')
+        dashes = ' stroke-dasharray="5 4"' if line.dashed else ""
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}"{dashes}/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
+        if line.marked is not None:
+            x, y = x_axis.place(line.marked[0]), y_axis.place(line.marked[1])
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="8" fill="none" stroke="{colour}" stroke-width="2.5"/>')
         top = TOP + 8 + 18 * number
         parts.append(f'<rect x="{WIDTH - RIGHT + 16}" y="{top - 9}" width="12" height="12" fill="{colour}"/>')
         parts.append(_text(WIDTH - RIGHT + 34, top + 1, line.name))
