@@ -12,6 +12,10 @@ FUZZ_SECONDS ?= 60
 GPU_ARGS ?=
 GPU_PYTHON ?=
 APT_PACKAGES ?= curl haproxy wrk
+IMAGE ?= cpu
+IMAGES_ARGS ?=
+IMAGES_PACKAGES := buildah podman runc mmdebstrap netavark aardvark-dns iptables uidmap conmon catatonit \
+  golang-github-containers-common
 
 BIN := $(VENV)/bin
 # -P keeps this folder off sys.path: what is imported is what was installed.
@@ -52,9 +56,9 @@ types: $(VENV)/.dev ## Check the types
 	$(RUN) -m mypy
 
 .PHONY: test
-test: $(VENV)/.dev $(VENV)/.models $(VENV)/.wheel incumbent gpu-wheel openvino-wheel ## Test the built and installed wheel (PYTEST_ARGS="-k batch")
+test: $(VENV)/.dev $(VENV)/.models $(VENV)/.images $(VENV)/.wheel incumbent gpu-wheel openvino-wheel ## Test the built and installed wheel (PYTEST_ARGS="-k batch")
 	@{ command -v curl && command -v haproxy && command -v wrk; } >/dev/null || $(MAKE) apt
-	$(RUN) -m pytest $(PYTEST_ARGS)
+	$(RUN) -m pytest -m 'not images' $(PYTEST_ARGS)
 
 .PHONY: chaos
 chaos: $(VENV)/.dev $(VENV)/.wheel ## Break a server for ten minutes (CHAOS_ARGS="--minutes 60 --seed 7 --json FILE")
@@ -93,6 +97,40 @@ openvino-wheel: .venv-openvino/.wheel ## Set up the server with OpenVINO's plugi
 	.venv-$*/bin/python -P -m pip --disable-pip-version-check --quiet install \
 	  --force-reinstall --no-deps --no-index $(VENV)/wheel/*.whl
 	@touch $@
+
+##@ Images
+
+.PHONY: image
+image: $(VENV)/.dev $(VENV)/.wheel images-apt ## Build one image of the family as localhost/scoring-runtime:IMAGE (IMAGE=cpu)
+	$(BENCH) images.build '$(IMAGE)'
+
+.PHONY: images
+images: $(VENV)/.dev $(VENV)/.wheel images-apt ## Build every image that can be built here, and say what was left out
+	$(BENCH) images.build
+
+.PHONY: images-test
+images-test: images $(VENV)/.images ## Build, run and inspect them (IMAGES_ARGS="-k hardened")
+	$(RUN) -m pytest tests/images -m images $(IMAGES_ARGS)
+
+.PHONY: images-sbom
+images-sbom: $(VENV)/.dev $(VENV)/.images ## Write a bill of materials for each image that was built into images/sbom/
+	$(BENCH) images.materials
+
+.PHONY: images-measure
+images-measure: $(VENV)/.dev ## Sizes, start and memory of the images that were built, into docs/images.md
+	$(BENCH) images.measure
+
+.PHONY: images-elsewhere
+images-elsewhere: $(VENV)/.dev $(VENV)/.wheel ## Prepare images/context, and print the commands that build the images elsewhere
+	@$(BENCH) images.build --print
+
+.PHONY: images-files
+images-files: $(VENV)/.dev ## Write docker-bake.hcl and the table of the README from images/images.yaml
+	$(BENCH) images.build --write
+
+.PHONY: images-apt
+images-apt: ## Install the Debian packages that build and run images
+	@$(MAKE) --no-print-directory apt APT_PACKAGES='$(IMAGES_PACKAGES)'
 
 ##@ Measure
 
@@ -182,7 +220,7 @@ apt: ## Install the Debian packages that tests and benchmarks need
 	if ! command -v apt-get >/dev/null; then \
 	  echo "This is not a Debian system. Install with its own package manager: $(APT_PACKAGES)" >&2; exit 1; \
 	fi; \
-	if [ "$$(id -u)" != 0 ]; then echo "Missing:$$missing. Run: sudo make apt" >&2; exit 1; fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "Missing:$$missing. Run: sudo make apt APT_PACKAGES='$(APT_PACKAGES)'" >&2; exit 1; fi; \
 	export DEBIAN_FRONTEND=noninteractive; \
 	apt-get update -qq; \
 	RUNLEVEL=1 apt-get install -qq -y --no-install-recommends $$missing </dev/null # 1: no service is started
@@ -209,9 +247,12 @@ lock: | $(VENV)/pyvenv.cfg ## Renew requirements/*.txt from pyproject.toml and r
 	$(BIN)/$(LOCK) -c requirements/dev.txt -o requirements/fuzz.txt requirements/fuzz.in
 	$(BIN)/$(LOCK) --no-emit-package onnxruntime -c requirements/serve.txt -o requirements/gpu.txt \
 	  pyproject.toml requirements/gpu.in
+	$(BIN)/$(LOCK) --no-emit-package onnxruntime -c requirements/gpu.txt -o requirements/cuda.txt \
+	  pyproject.toml requirements/cuda.in
 	$(BIN)/$(LOCK) -c requirements/serve.txt -o requirements/openvino.txt pyproject.toml requirements/openvino.in
 	$(BIN)/$(LOCK) --no-deps -o requirements/models.txt requirements/models.in
 	$(BIN)/$(LOCK) -o requirements/profile.txt requirements/profile.in
+	$(BIN)/$(LOCK) -o requirements/images.txt requirements/images.in
 	$(BIN)/$(LOCK) -o requirements/incumbent.txt requirements/incumbent.in
 	$(BIN)/$(LOCK) -o requirements/litserve.txt requirements/litserve.in
 	$(BIN)/$(LOCK_ANY) --python-version 3.8 --fork-strategy requires-python -o requirements/user.txt requirements/user.in
@@ -268,6 +309,10 @@ $(VENV)/.dev: requirements/dev.txt | $(VENV)/pyvenv.cfg
 
 $(VENV)/.fuzz: requirements/fuzz.txt | $(VENV)/pyvenv.cfg
 	$(PIP) install --require-hashes -r requirements/fuzz.txt
+	@touch $@
+
+$(VENV)/.images: requirements/images.txt | $(VENV)/pyvenv.cfg
+	$(PIP) install --require-hashes --no-deps -r requirements/images.txt
 	@touch $@
 
 $(VENV)/.profile: requirements/profile.txt | $(VENV)/pyvenv.cfg

@@ -1,8 +1,9 @@
-"""The command line: serve | check | tune | new-key. Parses, calls, prints; decides nothing."""
+"""The command line: serve | check | tune | health | image | new-key. Parses, calls, prints; decides nothing."""
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from . import __version__, checks, sealing, settings, target
@@ -14,8 +15,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     sealing.restart_isolated(given)
     try:
+        if given[:1] == ["serve"]:
+            _refuse_a_command(given[1:])
         parsed = _parser().parse_args(given)
-        command = {"serve": _serve, "check": _check, "tune": _tune, "new-key": _new_key}[parsed.command]
+        command = _COMMANDS[parsed.command]
         return command(parsed)
     except StartError as error:
         if isinstance(error, TuneError) and error.measured:
@@ -30,10 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _refuse_a_command(arguments: Sequence[str]) -> None:
+    from .deploy import commands
+
+    if (why := commands.misread(arguments)) is not None and not Path(arguments[0]).is_dir():
+        raise UsageError(why)
+
+
 def _serve(parsed: argparse.Namespace) -> int:
     environ = sealing.seal_environment()
     chosen = _settings(parsed, environ)
-    found = target.find(parsed.target or chosen.entry_script)
+    found = _target(parsed, chosen)
 
     from .front import app  # gunicorn must not be imported before the environment is sealed
     from .pool import gpus, launch
@@ -52,7 +62,7 @@ def _serve(parsed: argparse.Namespace) -> int:
 def _check(parsed: argparse.Namespace) -> int:
     environ = sealing.seal_environment()
     chosen = _settings(parsed, environ)
-    found = target.find(parsed.target or chosen.entry_script)
+    found = _target(parsed, chosen)
 
     from .pool import gpus, launch, orphans, probe
     from .report import render
@@ -67,11 +77,34 @@ def _check(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _health(parsed: argparse.Namespace) -> int:
+    chosen = _settings(parsed, sealing.seal_environment())
+
+    from . import health
+
+    why = health.why_not(chosen)
+    print(why or "ok", file=sys.stderr if why else sys.stdout)
+    return 1 if why else 0
+
+
+def _image(parsed: argparse.Namespace) -> int:
+    from .deploy import image, legacy, requirements_of_base
+
+    if parsed.what == "map":
+        found = legacy.successor(parsed.name)
+        print(f"{parsed.name}: {found.explanation}")
+        print(f"Use in its place: {found.image}" if found.image else "Nothing in this family takes its place.")
+        return 0
+    findings = image.check(parsed.name)
+    print(requirements_of_base.render(findings))
+    return 1 if any(finding.met is False for finding in findings) else 0
+
+
 def _tune(parsed: argparse.Namespace) -> int:
     environ = sealing.seal_environment()
     given = settings.given(_flags(parsed), environ, parsed.config_file)
     chosen = settings.Settings(**given)
-    found = target.find(parsed.target or chosen.entry_script)
+    found = _target(parsed, chosen)
 
     from .tune import run
     from .tune.order import Order
@@ -89,6 +122,23 @@ def _new_key(parsed: argparse.Namespace) -> int:
     print(line, flush=True)
     print(f"The key of {parsed.name}, shown only now: {key}", file=sys.stderr)
     return 0
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "serve": _serve,
+    "check": _check,
+    "tune": _tune,
+    "health": _health,
+    "image": _image,
+    "new-key": _new_key,
+}
+
+
+def _target(parsed: argparse.Namespace, chosen: settings.Settings) -> target.Target:
+    named = parsed.target or chosen.entry_script
+    if named is None and chosen.app_root is not None:
+        return target.in_app_root(chosen.app_root)
+    return target.find(named)
 
 
 def _settings(parsed: argparse.Namespace, environ: dict[str, str]) -> settings.Settings:
@@ -133,6 +183,7 @@ def _parser() -> argparse.ArgumentParser:
             "tune",
             "find the settings under which an ONNX model answers most within a limit; a setting that is given is kept",
         ),
+        ("health", "ask the server that runs here with these settings whether it lives"),
     ):
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".", allow_abbrev=False)
         command.add_argument(
@@ -149,6 +200,15 @@ def _parser() -> argparse.ArgumentParser:
                 metavar=row.metavar,
                 help=f"{row.help} [{', '.join(row.env)}]",
             )
+    text = "look up a base image's successor, or look into an image"
+    command = commands.add_parser("image", help=text, description=text.capitalize() + ".", allow_abbrev=False)
+    whats = command.add_subparsers(dest="what", required=True, metavar="map|check", parser_class=_Parser)
+    for what, text in (
+        ("map", "say which image of this family takes the place of one that was used before"),
+        ("check", "say whether an image holds what a custom base image must, and whether the server in it is intact"),
+    ):
+        part = whats.add_parser(what, help=text, description=text.capitalize() + ".", allow_abbrev=False)
+        part.add_argument("name", metavar="IMAGE")
     text = "make an API key: its line for the file of --api-keys-file goes to stdout, the key itself to stderr"
     command = commands.add_parser("new-key", help=text, description=text.capitalize() + ".", allow_abbrev=False)
     command.add_argument("name", metavar="NAME", help="whose key it is")

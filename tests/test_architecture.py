@@ -22,7 +22,8 @@ ARROWS: dict[str, set[str]] = {
     # who starts: everything below, each thing when its command needs it
     "__main__": {"cli"},
     "cli": {VERSION, "errors", "sealing", "settings", "target", "report", "front", "pool", "telemetry", "deploy"}
-    | {"checks", "tune"},
+    | {"checks", "health", "tune"},
+    "health": {"settings"},
     "azmlinfsrv": {VERSION, "errors", "sealing", "settings", "target", "front", "pool", "telemetry"},
     # the front and what it is made of
     "front": {VERSION, "errors", "settings", "openapi", "dispatch", "pool", "telemetry", "scorer.frames"},

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from scoring_runtime.errors import TargetError, UsageError
-from scoring_runtime.target import Target, find
+from scoring_runtime.target import Target, find, in_app_root
 
 
 @pytest.fixture
@@ -118,3 +118,10 @@ def nobody(closed):
 def test_what_may_not_be_read_is_said(closed, nobody):
     with pytest.raises(TargetError, match=r"permission denied\. Make it readable for this user"):
         find(str(closed / "score.py"))
+
+
+def test_a_model_that_is_found_in_the_app_root_has_its_own_name(tmp_path):
+    folder = tmp_path / "models" / "1"
+    folder.mkdir(parents=True)
+    (folder / "digits.onnx").write_bytes(b"x")
+    assert in_app_root(str(tmp_path)) == Target("onnx", folder / "digits.onnx", "digits")

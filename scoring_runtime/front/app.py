@@ -1,5 +1,6 @@
 """The gunicorn application. Its configuration comes from our settings alone: no file, no variable, no argument of its own."""
 
+import os
 import socket
 import tempfile
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import NoReturn
 
 from gunicorn.app.base import BaseApplication
 
-from ..errors import AddressError
+from ..errors import AddressError, ConfigurationError
 from ..openapi import Document, read_user_documents
 from ..pool import orphans
 from ..pool.launch import LaunchPlan
@@ -26,7 +27,13 @@ class BootReport:
     """Why the first start failed: written by the worker, printed by the master when all else has been said."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - inherited by the worker
+        # Inherited by the worker. In memory where that can be: /tmp may be full, or read-only.
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("scoring-runtime-report")
+        else:
+            descriptor, path = tempfile.mkstemp()
+            Path(path).unlink()
+        self._file = os.fdopen(descriptor, "w+", encoding="utf-8", errors="backslashreplace")
 
     def write(self, text: str) -> None:
         """From the worker."""
@@ -60,6 +67,7 @@ class FrontApplication(BaseApplication):  # type: ignore[misc]
         self.key_file = key_file
         self.certificates = certificates
         self.boot_report = BootReport()
+        self.heartbeat_folder = heartbeat_folder()
         super().__init__()
 
     def load_config(self) -> None:
@@ -75,6 +83,7 @@ class FrontApplication(BaseApplication):  # type: ignore[misc]
             "graceful_timeout": int(settings.drain_grace_s + settings.drain_timeout_s + insights.FLUSH_S) + 5,
             "control_socket_disable": True,
             "proc_name": "scoring-runtime",
+            "worker_tmp_dir": self.heartbeat_folder,
             "on_exit": lambda _arbiter: self.end(),
         }.items():
             self.cfg.set(name, value)
@@ -98,6 +107,21 @@ def run(settings: Settings, plan: LaunchPlan) -> NoReturn:
     orphans.adopt()
     FrontApplication(settings, plan, own_documents, key_file, certificates).run()
     raise SystemExit(0)
+
+
+def heartbeat_folder() -> str:
+    """Where gunicorn makes its file of heartbeats, which holds nothing; ConfigurationError where there is no place for it.
+
+    Memory first: a container may have a full /tmp, or none that can be written.
+    """
+    folders = ("/dev/shm", os.environ.get("TMPDIR", "/tmp"))  # noqa: S108 - gunicorn makes the file safely
+    for folder in folders:
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise ConfigurationError(
+        f"neither {folders[0]} nor {folders[1]} can be written: the server needs one of them for an empty file. "
+        f"In a container mount memory there: --tmpfs {folders[1]}."
+    )
 
 
 def check_address(host: str, port: int) -> None:

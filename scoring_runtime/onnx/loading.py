@@ -149,7 +149,9 @@ def _why_not_opened(name: str, plan: SessionPlan, error: Exception) -> Exception
             else "free some"
         )
         return providers.UnusableError(f"there is too little memory for the model: {text}: {more}")
-    return providers.UnusableError(f"it refuses the model: {text}: run it on another provider, or export it again")
+    return providers.UnusableError(
+        f"it refuses the model: {text}: run it on another provider (--provider-policy prefer does), or export it again"
+    )
 
 
 def _check_usable(name: str) -> None:

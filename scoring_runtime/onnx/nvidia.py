@@ -4,7 +4,10 @@ import ctypes
 from collections.abc import Mapping
 from pathlib import Path
 
-_CONTAINER = "in a container, start it with access to the GPU (docker run --gpus all; nvidia.com/gpu on Kubernetes)"
+_CONTAINER = (
+    "in a container, start it with access to the GPU (docker run --gpus all; podman run --device nvidia.com/gpu=all; "
+    "nvidia.com/gpu on Kubernetes)"
+)
 
 
 def why_hidden(environ: Mapping[str, str]) -> str | None:

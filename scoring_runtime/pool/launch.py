@@ -150,11 +150,18 @@ def user_python(settings: Settings, environ: Mapping[str, str]) -> str:
                 f"--python {settings.python}: no such executable. Name the python of your environment."
             )
         return found
+    named = environ.get("AZUREML_CONDA_ENVIRONMENT_PATH")
+    if named and not os.access(Path(named, "bin", "python"), os.X_OK):
+        raise ConfigurationError(
+            f"environment variable AZUREML_CONDA_ENVIRONMENT_PATH is {named!r}, where there is no python in bin/. "
+            "Add python to that environment's packages, unset the variable, or use --python."
+        )
     for variable in ("AZUREML_CONDA_ENVIRONMENT_PATH", "VIRTUAL_ENV", "CONDA_PREFIX"):
         candidate = Path(environ.get(variable, ""), "bin", "python")
         if environ.get(variable) and os.access(candidate, os.X_OK):
             return str(candidate)
-    return sys.executable
+    # Our images name one, which a derived image shadows by its PATH: there the server's own holds nothing of the user.
+    return shutil.which(environ.get("SCORING_DEFAULT_PYTHON", ""), path=environ.get("PATH")) or sys.executable
 
 
 def launch(

@@ -48,10 +48,25 @@ def test_then_the_environment_of_the_image_then_the_active_one_then_conda_then_o
 
 
 def test_an_environment_without_an_interpreter_is_passed_over(pythons, tmp_path):
-    (tmp_path / "azureml/bin/python").chmod(0o644)
+    pythons.pop("AZUREML_CONDA_ENVIRONMENT_PATH")
     (tmp_path / "venv/bin/python").unlink()
     assert chosen(pythons) == "conda"
     assert chosen({"VIRTUAL_ENV": ""}) == sys.executable
+
+
+def test_a_named_environment_without_an_interpreter_is_refused(pythons, tmp_path):
+    (tmp_path / "azureml/bin/python").chmod(0o644)
+    with pytest.raises(
+        ConfigurationError, match=r"AZUREML_CONDA_ENVIRONMENT_PATH is .*/azureml', where there is no python"
+    ):
+        chosen(pythons)
+
+
+def test_an_image_may_name_an_interpreter_for_when_nothing_else_is(pythons, tmp_path):
+    path = {"PATH": str(tmp_path / "venv/bin"), "SCORING_DEFAULT_PYTHON": "python"}
+    assert chosen(path) == "venv"
+    assert chosen({**pythons, **path}) == "azureml"
+    assert chosen({"SCORING_DEFAULT_PYTHON": "python", "PATH": "/nowhere"}) == sys.executable
 
 
 def test_a_name_is_looked_up_on_the_path_that_the_server_was_started_with(tmp_path, pythons, monkeypatch):

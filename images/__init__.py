@@ -1,0 +1,1 @@
+"""Builds the family of images, and what follows from its description."""
