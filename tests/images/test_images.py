@@ -126,7 +126,7 @@ def test_the_entry_script_variable_names_what_is_served(start: Start, tmp_path: 
 def test_openvino_runs_the_model(start: Start, dense_model: Path):
     container = start(f"{NAME}:openvino", *HARDENED, *mounted(dense_model)).await_ready()
     assert container.ask("/score", b'{"data": [[1, 2, 3]]}').json["outputs"] == {"y": [[5.5, 7.5]]}
-    model = container.ask("/v2/models/digits").json
+    model = container.ask("/v2/models/dense").json
     assert model["nodes"] == {"openvino": 2}
     assert not model.get("degraded")
 
