@@ -19,8 +19,7 @@ from . import batch, buckets
 from .dtypes import Array
 from .memory import Halving
 from .plan import SessionPlan
-from .providers import Placement
-from .runner import Runner
+from .runner import Runner, Wrapper
 from .samples import Guess
 from .session import NO_GRAPH, Binding, OutOfMemoryError, RunError, RunStoppedError, Session
 
@@ -80,13 +79,12 @@ def wrap(session: Runner, guess: Guess, plan: SessionPlan, reopen: Reopen | None
     return Halving(bucketed), bucketed.describe()
 
 
-class Bucketed:
+class Bucketed(Wrapper):
     """A Runner that pads batches to buckets, and cuts those that are larger than the largest."""
 
     def __init__(self, session: Runner, sizes: Sequence[int]) -> None:
-        self._session = session
+        super().__init__(session)
         self._sizes = tuple(sizes)
-        self.inputs, self.outputs, self.threads = session.inputs, session.outputs, session.threads
         self._bindings: dict[tuple[int, batch.Signature | None], Binding] = {}
         self._buckets: list[Bucket] = []
         self._no_more_bindings = ""
@@ -94,23 +92,9 @@ class Bucketed:
         captures = isinstance(session, Session) and session.captures
         self._thread = ThreadPoolExecutor(1, "graphs") if captures else None
 
-    @property
-    def placement(self) -> Placement:
-        """Where the nodes are."""
-        return self._session.placement
-
-    @property
-    def providers(self) -> list[str]:
-        """Those that run now."""
-        return self._session.providers
-
     def run(self, arrays: Sequence[Array]) -> list[Any]:
         """As Runner."""
         return self._run(arrays) if self._thread is None else self._thread.submit(self._run, arrays).result()
-
-    def stop(self) -> None:
-        """As the session inside."""
-        self._session.stop()
 
     def close(self) -> None:
         """End the thread, where there is one. Nothing runs after this."""
@@ -133,7 +117,7 @@ class Bucketed:
     def _run(self, arrays: Sequence[Array]) -> list[Any]:
         rows = buckets.rows_of(arrays)
         if rows is None or not self._sizes:  # it is the model's to refuse, or nothing fitted
-            return self._session.run(arrays)
+            return self._runner.run(arrays)
         if rows > self._sizes[-1]:
             parts = buckets.parts(rows, self._sizes[-1])
             return buckets.join([self._run([array[part] for array in arrays]) for part in parts])
@@ -149,7 +133,7 @@ class Bucketed:
                 except RunError as error:
                     # Outputs may have other shapes than at warm-up, by their values, and so not fit the memory for them.
                     _log.debug("a run of %d rows in fixed memory failed, and is made again without: %s", rows, error)
-        return buckets.cut(self._session.run(buckets.pad(arrays, rows, bucket)), rows)
+        return buckets.cut(self._runner.run(buckets.pad(arrays, rows, bucket)), rows)
 
     def _warm_up(self, guess: Guess) -> None:
         began = said = time.perf_counter()
@@ -176,20 +160,20 @@ class Bucketed:
         try:
             samples = [_sample(guess, rows, seed) for seed in (1, 2)]
             # The first run of a shape searches and allocates; the next ones are like those to come.
-            expected = [self._session.run(sample) for sample in samples]
+            expected = [self._runner.run(sample) for sample in samples]
             batch.check_rows(expected[0], rows)
-            plain_s = _seconds(self._session.run, samples[0])
+            plain_s = _seconds(self._runner.run, samples[0])
         except (RunError, batch.RowsError, MemoryError) as error:
             cause = "does not fit into memory" if isinstance(error, OutOfMemoryError | MemoryError) else "does not run"
             _log.warning("no bucket of %d rows: it %s (%s)", rows, cause, error)
             return None
         plain = Bucket(rows, PLAIN, _ms(plain_s), _ms(plain_s))
-        if not isinstance(self._session, Session):
+        if not isinstance(self._runner, Session):
             return plain
         if plain_s > LONG_RUN_S:
             return Bucket(rows, PLAIN, plain.ms, plain.ms, "a run this long gains nothing")
         best, notes = plain, []
-        for way in (GRAPH, BOUND) if self._session.captures else (BOUND,):
+        for way in (GRAPH, BOUND) if self._runner.captures else (BOUND,):
             found = self._try(way, best, samples, expected)
             if isinstance(found, Bucket):
                 best = found
@@ -201,13 +185,13 @@ class Bucketed:
         self, way: str, best: Bucket, samples: Sequence[Sequence[Array]], expected: Sequence[Sequence[Any]]
     ) -> Bucket | str:
         """The bucket as it runs in this way, which is taken from now on; or why it is not, or nothing when it is no faster."""
-        assert isinstance(self._session, Session)
+        assert isinstance(self._runner, Session)
         if self._no_more_bindings:
             return self._no_more_bindings
         rows = best.rows
         binding: Binding | None = None
         try:
-            binding = self._session.bind(samples[0], expected[0], rows if way == GRAPH else NO_GRAPH)
+            binding = self._runner.bind(samples[0], expected[0], rows if way == GRAPH else NO_GRAPH)
             if binding is None:
                 return "the types of the model's inputs and outputs do not allow it"
             if way == GRAPH:
@@ -220,7 +204,7 @@ class Bucketed:
             self._check_alive(way, samples[0], why_not)
         if binding is not None and why_not is None:
             seconds = [
-                (_seconds(self._session.run, samples[0]), _seconds(binding.run, samples[0])) for _ in range(REPEATS)
+                (_seconds(self._runner.run, samples[0]), _seconds(binding.run, samples[0])) for _ in range(REPEATS)
             ]
             plain_ms, ms = (_ms(min(column)) for column in zip(*seconds, strict=True))
             _log.debug("bucket of %d rows: plain %.3f ms, %s %.3f ms", rows, plain_ms, way, ms)
@@ -238,9 +222,9 @@ class Bucketed:
         return why_not or ""
 
     def _release(self, graph: int) -> None:
-        assert isinstance(self._session, Session)
+        assert isinstance(self._runner, Session)
         try:
-            self._session.release_graph(graph)
+            self._runner.release_graph(graph)
         except RunError as error:  # its memory is held for longer than it is needed, and nothing else
             _log.warning("the CUDA graph for %d rows could not be let go: %s", graph, error)
 
@@ -267,7 +251,7 @@ class Bucketed:
         if way != GRAPH:
             return
         try:
-            self._session.run(sample)
+            self._runner.run(sample)
         except OutOfMemoryError:
             return
         except RunError as error:

@@ -11,8 +11,7 @@ from typing import Any
 
 from . import buckets
 from .dtypes import Array
-from .providers import Placement
-from .runner import Runner
+from .runner import Runner, Wrapper
 from .session import OutOfMemoryError
 
 FIRST_TRIAL_S = 30.0
@@ -57,24 +56,13 @@ class Bound:
         return min(rows, max(1, self.most_bytes * rows // max(1, size_bytes)))
 
 
-class Halving:
+class Halving(Wrapper):
     """A Runner whose runs are cut where memory does not hold them. For models whose rows do not depend on each other."""
 
     def __init__(self, runner: Runner, clock: Callable[[], float] = time.monotonic) -> None:
-        self._runner = runner
+        super().__init__(runner)
         self._clock = clock
         self.bound = Bound()
-        self.inputs, self.outputs, self.threads = runner.inputs, runner.outputs, runner.threads
-
-    @property
-    def placement(self) -> Placement:
-        """Where the nodes are."""
-        return self._runner.placement
-
-    @property
-    def providers(self) -> list[str]:
-        """Those that run now."""
-        return self._runner.providers
 
     def run(self, arrays: Sequence[Array]) -> list[Any]:
         """As Runner. OutOfMemoryError when not even one row fits."""
@@ -96,10 +84,6 @@ class Halving:
                 *(rows, half, error),
             )
             return self._run_parts(arrays, rows, half)
-
-    def stop(self) -> None:
-        """As the runner inside."""
-        self._runner.stop()
 
     def _run_parts(self, arrays: Sequence[Array], rows: int, most_rows: int) -> list[Any]:
         return buckets.join([self.run([array[part] for array in arrays]) for part in buckets.parts(rows, most_rows)])

@@ -32,3 +32,25 @@ class Runner(Protocol):
         It may come just before that run begins, or between two runs that are one to the caller, and be lost: the caller
         repeats it until the run has ended.
         """
+
+
+class Wrapper:
+    """A Runner around another one, which says of itself what that one says. Subclasses run it in their own way."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.inputs, self.outputs, self.threads = runner.inputs, runner.outputs, runner.threads
+
+    @property
+    def providers(self) -> list[str]:
+        """Those that run now."""
+        return self._runner.providers
+
+    @property
+    def placement(self) -> Placement:
+        """Where the nodes are now."""
+        return self._runner.placement
+
+    def stop(self) -> None:
+        """As the runner inside."""
+        self._runner.stop()

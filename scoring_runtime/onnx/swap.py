@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 from . import batch
 from .dtypes import Array, Tolerance
-from .providers import Placement
-from .runner import Runner
+from .runner import Runner, Wrapper
 from .session import RunError
 from .tensors import Output, Tensor
 
@@ -28,7 +27,7 @@ class Sample(NamedTuple):
     outputs: Sequence[Any]
 
 
-class Swapping:
+class Swapping(Wrapper):
     """A Runner that is another one after a while, if that gives the same answers.
 
     build: opens the better one; it runs in a thread. why_not: what is wrong with that one, or None. current_name, next_name:
@@ -43,29 +42,16 @@ class Swapping:
         current_name: str,
         next_name: str,
     ) -> None:
-        self._runner = current
+        super().__init__(current)
         self._running: Runner | None = None
         self._build = build
         self._why_not = why_not
         self._names = current_name, next_name
-        self.inputs = current.inputs
-        self.outputs = current.outputs
-        self.threads = current.threads
         self._began = time.monotonic()
         self._outcome = ""
         # A daemon: the scorer does not wait for it when its front has gone.
         self._thread = threading.Thread(target=self._prepare, name="swap", daemon=True)
         self._thread.start()
-
-    @property
-    def placement(self) -> Placement:
-        """Where the nodes are now."""
-        return self._runner.placement
-
-    @property
-    def providers(self) -> list[str]:
-        """Those that run now."""
-        return self._runner.providers
 
     def run(self, arrays: Sequence[Array]) -> list[Any]:
         """The outputs for these inputs, of the session that serves now."""

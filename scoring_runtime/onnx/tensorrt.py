@@ -20,11 +20,9 @@ from .dtypes import Array
 from .loading import open_session
 from .plan import SessionPlan
 from .profiles import Profile
-from .providers import Placement
-from .runner import Runner
+from .runner import Runner, Wrapper
 from .samples import SCALES, Guess, guesses
 from .session import VERSION, RunError, RunRefusedError
-from .tensors import Output, Tensor
 
 NAME = "tensorrt"
 _ONNX_NAME = providers.PROVIDERS[NAME].onnx_name
@@ -56,26 +54,14 @@ class Opened(NamedTuple):
     """What goes on in the background."""
 
 
-class Profiled:
+class Profiled(Wrapper):
     """A Runner that refuses what its engine was not built for, before ONNX Runtime builds another one for it."""
 
     def __init__(self, runner: Runner, profile: Profile) -> None:
-        self._runner = runner
+        super().__init__(runner)
         self._profile = profile
-        self.inputs: list[Tensor] = [profiles.narrowed(tensor, profile) for tensor in runner.inputs]
-        self.outputs: list[Output] = runner.outputs
-        self.threads = runner.threads
+        self.inputs = [profiles.narrowed(tensor, profile) for tensor in runner.inputs]
         self._names = [tensor.name for tensor in self.inputs]
-
-    @property
-    def placement(self) -> Placement:
-        """Where the nodes are now."""
-        return self._runner.placement
-
-    @property
-    def providers(self) -> list[str]:
-        """Those that run now."""
-        return self._runner.providers
 
     def run(self, arrays: Sequence[Array]) -> list[Any]:
         """The outputs for these inputs; RunRefusedError when a size is out of range."""
@@ -83,10 +69,6 @@ class Profiled:
         if why is not None:
             raise RunRefusedError(why)
         return self._runner.run(arrays)
-
-    def stop(self) -> None:
-        """Let the run under way end early, where the session can."""
-        self._runner.stop()
 
 
 def leads(plan: SessionPlan) -> bool:

@@ -143,8 +143,7 @@ NEEDED = ("libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10", "libcudart.
 @pytest.fixture
 def stubs(tmp_path) -> Callable[..., dict[str, str]]:
     """Build stubs of these libraries; the environment in which they are found."""
-    if shutil.which("gcc") is None:
-        pytest.skip("there is no gcc to build stubs with")
+    assert shutil.which("gcc") is not None, "gcc is needed to build stubs of libraries: install it"
     with suppress(OSError):
         ctypes.CDLL(NEEDED[0])
         pytest.skip(f"{NEEDED[0]} is installed on this machine")
